@@ -316,7 +316,7 @@ func DecodeRecord(p Path, b []byte) (Record, error) {
 	rec := Record{Path: p}
 	r.Tuple(5)
 	rec.Listed = readVersions(r)
-	rec.Held.Form = Form(r.Uint(uint64(Implied)))
+	rec.Held.Form = Form(r.Uint(uint64(Local)))
 	rec.Held.Version = readVersion(r)
 	rec.Shown = ReadSignature(r)
 	m := &rec.Mark

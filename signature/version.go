@@ -142,6 +142,7 @@ const (
 	Nothing Form = iota // nothing was ever held here
 	Plain               // as the version says
 	Implied             // a folder that its children imply; the version may be none
+	Local               // on a receive-only node: changed here, away from the version, and kept
 )
 
 // Held is the version that this disk shows, and in which form.

@@ -1,0 +1,345 @@
+package replica
+
+import (
+	"slices"
+	"time"
+
+	"github.com/clsync/clsync/signature"
+)
+
+// planApply makes the next batch out of what is pending and can land now. Folders
+// come before what is in them, removals last and from the bottom up; what an
+// earlier entry of the batch makes possible may follow in the same batch.
+func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
+	if len(c.applying) > 0 || len(c.pending) == 0 {
+		return
+	}
+	ready := make([]signature.Path, 0, len(c.pending))
+	for p := range c.pending {
+		if at := c.retry[p].at; at.After(now) {
+			wake.by(at)
+			continue
+		}
+		ready = append(ready, p)
+	}
+	slices.Sort(ready)
+	b := batch{c: c, made: map[signature.Path]signature.Type{}, moved: map[signature.Path]bool{}}
+	var removals []signature.Path
+	for _, p := range ready {
+		if len(b.tasks) >= applyBatch {
+			break
+		}
+		r, _ := c.ix.Get(p)
+		t, ok := c.targetOf(r)
+		switch {
+		case !ok:
+		case c.adopt(r, t):
+			fx.Save = true
+		case t.Sig.Type == signature.Absent:
+			removals = append(removals, p)
+		default:
+			b.add(r, t)
+		}
+	}
+	for _, p := range slices.Backward(removals) {
+		if len(b.tasks) >= 2*applyBatch {
+			break
+		}
+		r, _ := c.ix.Get(p)
+		if t, ok := c.targetOf(r); ok {
+			b.remove(r, t)
+		}
+	}
+	for _, task := range b.tasks {
+		c.applying[task.Path] = true
+		if parent, ok := task.Path.Parent(); ok {
+			c.applying[parent] = true // its mtime moves by our hand
+		}
+		fx.Ledger = append(fx.Ledger, LedgerEntry{task.Path, task.Version, task.Form, task.Target})
+	}
+	if len(b.tasks) > 0 {
+		fx.Apply, fx.Save = b.tasks, true
+		c.count.Applies += uint64(len(b.tasks))
+	}
+}
+
+// adopt holds a version that the disk shows already, without touching the disk: a
+// verdict, or a tree that was here before it was joined.
+func (c *Core) adopt(r signature.Record, t target) bool {
+	if r.Held.Form == signature.Nothing || r.Held.Form == signature.Local || r.Shown != t.Sig {
+		return false
+	}
+	if t.Sig.Type == signature.File && !c.linkedRight(r, t, r.Mark) {
+		return false
+	}
+	r.Held = signature.Held{Version: t.Version, Form: t.Form}
+	c.put(r)
+	c.headsDue = true
+	return true
+}
+
+// A batch collects tasks and what the disk will show once they are done.
+type batch struct {
+	c     *Core
+	tasks []ApplyTask
+	made  map[signature.Path]signature.Type
+	moved map[signature.Path]bool // sources of FromMove
+	hold  map[signature.Hash]bool
+}
+
+// folder tells whether p will be a folder when the batch comes to it.
+func (b *batch) folder(p signature.Path) bool {
+	if t, ok := b.made[p]; ok {
+		return t == signature.Folder
+	}
+	r, _ := b.c.ix.Get(p)
+	return heldFolder(r)
+}
+
+// full tells whether anything the index knows of still stands beneath p.
+func (b *batch) full(p signature.Path) bool {
+	full := false
+	b.c.ix.Children(p, func(r signature.Record) bool {
+		t, made := b.made[r.Path]
+		full = r.Shown.Exists() && !b.moved[r.Path] && (!made || t != signature.Absent)
+		return !full
+	})
+	return full
+}
+
+func (b *batch) add(r signature.Record, t target) {
+	if parent, ok := r.Path.Parent(); ok && !b.folder(parent) {
+		return
+	}
+	if r.Shown.Type == signature.Folder && t.Sig.Type != signature.Folder && b.full(r.Path) {
+		return // its removals come first, in a batch of their own
+	}
+	task := ApplyTask{Path: r.Path, Version: t.Version, Form: t.Form, Target: t.Sig, Expect: r.Shown, Mark: r.Mark}
+	if t.Sig.Type == signature.File && !b.content(&task, r, t) {
+		return
+	}
+	task.Keep = keeps(r, t)
+	b.tasks = append(b.tasks, task)
+	b.made[r.Path] = t.Sig.Type
+}
+
+// content finds where a file's content comes from, and says false while it must
+// still be fetched.
+func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
+	c := b.c
+	// A mate that is held already, or will be, gives the inode.
+	linked := false
+	c.mates(r.Path, t, func(q signature.Record) bool {
+		if holdsFirst(c, q) && b.made[q.Path] == signature.Unknown {
+			linked = true
+			if r.Shown.Type == signature.File && r.Mark.Ino == q.Mark.Ino && r.Mark.Dev == q.Mark.Dev {
+				task.Source = NoContent // linked with it already; facts follow
+			} else {
+				task.Source, task.Name, task.From = FromLink, q.Path, q.Mark
+			}
+			return false
+		}
+		return true
+	})
+	if linked {
+		return true
+	}
+	for _, q := range b.tasks {
+		if q.Target == t.Sig && q.Path != r.Path && groupName(q.Version) == groupName(t.Version) && q.Form == signature.Plain {
+			task.Source, task.Name = FromLink, q.Path
+			return true
+		}
+	}
+	if r.Shown.Type == signature.File && r.Shown.SameContent(t.Sig) {
+		if c.strangers(r, t) {
+			task.Source, task.Name, task.From = FromCopy, r.Path, r.Mark
+		}
+		return true
+	}
+	if s, ok := c.staged[r.Path]; ok && s.hash == t.Sig.Hash {
+		task.Source, task.Staged = FromStaging, s.Staged
+		return true
+	}
+	if c.noLocal[r.Path] {
+		return false
+	}
+	found := false
+	c.ix.ByHash(t.Sig.Hash, func(q signature.Path) bool {
+		if q == r.Path || b.made[q] != signature.Unknown || b.moved[q] || c.applying[q] {
+			return true
+		}
+		qr, _ := c.ix.Get(q)
+		if qr.Shown.Type != signature.File || qr.Held.Form != signature.Plain {
+			return true
+		}
+		task.Source, task.Name, task.From, found = FromCopy, q, qr.Mark, true
+		if qt, ok := c.targetOf(qr); ok && qt.Sig.Type == signature.Absent && qr.Mark.Links <= 1 && c.pending[q] && keeps(qr, qt) == nil {
+			if at := c.retry[q].at; at.IsZero() {
+				task.Source = FromMove
+				b.moved[q] = true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// strangers tells whether a name shares its inode with one that is not to be
+// linked with it: then a change in place would change the other.
+func (c *Core) strangers(r signature.Record, t target) bool {
+	if r.Mark.Links <= 1 {
+		return false
+	}
+	strange := false
+	c.sameInode(r.Path, r.Mark, func(q signature.Record) bool {
+		qt, ok := c.targetOf(q)
+		strange = ok && qt.Sig.Exists() && groupName(qt.Version) != groupName(t.Version)
+		return !strange
+	})
+	return strange
+}
+
+func (b *batch) remove(r signature.Record, t target) {
+	c := b.c
+	if b.full(r.Path) {
+		return
+	}
+	// The content may be wanted under another name: that one first, or the
+	// content would have to come over the network again.
+	if h := r.Shown.Hash; r.Shown.Type == signature.File && c.wanted[h] > 0 && !b.moved[r.Path] && b.waits(h) {
+		return
+	}
+	b.tasks = append(b.tasks, ApplyTask{Path: r.Path, Version: t.Version, Form: t.Form, Target: t.Sig,
+		Expect: r.Shown, Mark: r.Mark, Keep: keeps(r, t)})
+	b.made[r.Path] = signature.Absent
+}
+
+// waits tells whether a path that wants the content can still land by itself, and
+// is not served by this very batch.
+func (b *batch) waits(h signature.Hash) bool {
+	if b.hold == nil {
+		b.hold = map[signature.Hash]bool{}
+		for p, h := range b.c.wantHash {
+			if b.made[p] == signature.Unknown && b.c.retry[p].at.IsZero() && !b.c.noLocal[p] {
+				if parent, ok := p.Parent(); !ok || b.folder(parent) {
+					b.hold[h] = true
+				}
+			}
+		}
+	}
+	return b.hold[h]
+}
+
+// keeps says whose content goes into the conflict store when the target takes its
+// place: a node that ceases to show the content of a listed version keeps it,
+// under whatever dot it shows it. What was changed here on a receive-only node is
+// kept as well.
+func keeps(r signature.Record, t target) *signature.Version {
+	switch r.Shown.Type {
+	case signature.Absent, signature.Unknown, signature.Folder:
+		return nil
+	}
+	if r.Shown.SameContent(t.Sig) {
+		return nil
+	}
+	for _, v := range r.Listed {
+		if v.Dot != t.Version.Dot && v.Sig.SameContent(r.Shown) {
+			return &v
+		}
+	}
+	if r.Held.Form == signature.Local {
+		return &signature.Version{Sig: r.Shown, Stamp: r.Shown.MTime}
+	}
+	return nil
+}
+
+// appliedAll takes in what became of a batch.
+func (c *Core) appliedAll(now time.Time, ev Applied, fx *Effects) {
+	clear(c.applying)
+	c.gen++
+	for _, res := range ev.Results {
+		p := res.Task.Path
+		c.touched[p] = c.gen
+		if parent, ok := p.Parent(); ok {
+			c.touched[parent] = c.gen
+		}
+		fx.Cleared = append(fx.Cleared, p)
+		if res.Task.Source == FromStaging && res.Outcome == Done {
+			c.dropStaged(p)
+		}
+		if res.Kept && res.Task.Keep != nil {
+			c.kept(p, *res.Task.Keep)
+		}
+		c.applied(now, res)
+	}
+	c.headsDue, fx.Save = true, true
+}
+
+func (c *Core) applied(now time.Time, res Result) {
+	p, t := res.Task.Path, res.Task
+	r, _ := c.ix.Get(p)
+	r.Path = p
+	if res.Outcome == Done && res.Look.Err == nil {
+		delete(c.retry, p)
+		delete(c.noLocal, p)
+		r.Held = signature.Held{Version: t.Version, Form: t.Form}
+		// What the disk gives back, not what was asked for: a disk that cannot
+		// keep a fact must not look changed for ever.
+		r.Shown, r.Mark = res.Look.Sig, res.Look.Mark
+		c.put(r)
+		return
+	}
+	switch res.Outcome {
+	case Moved:
+		c.dirty[p] = time.Time{}
+		c.setRetry(now, p, Moved, "changed here meanwhile", res.Err, 50*time.Millisecond)
+	case NoSource:
+		c.noLocal[p] = true
+		if t.Source == FromStaging {
+			c.dropStaged(p)
+		}
+		c.setRetry(now, p, NoSource, "content was not where it was", res.Err, 10*time.Millisecond)
+	case Busy:
+		c.setRetry(now, p, Busy, "open for writing here", res.Err, 0)
+	case NoParent, NotEmpty:
+		c.dirty[p] = time.Time{}
+		c.scan(p)
+		c.setRetry(now, p, res.Outcome, res.Outcome.String(), res.Err, 0)
+	default:
+		c.dirty[p] = time.Time{}
+		c.setRetry(now, p, Blocked, "cannot be applied", res.Err, 0)
+	}
+}
+
+// setRetry notes why a path cannot land and when it is tried again: after wait, or
+// after a time that doubles with every try.
+func (c *Core) setRetry(now time.Time, p signature.Path, kind Outcome, why string, err error, wait time.Duration) {
+	s := c.retry[p]
+	if s.kind != kind || s.since.IsZero() {
+		s = retryState{since: now}
+	}
+	s.tries++
+	if wait == 0 {
+		wait = min(200*time.Millisecond<<min(s.tries, 8), 20*time.Second)
+	} else if s.tries > 3 {
+		wait = min(wait<<min(s.tries-3, 8), 10*time.Second)
+	}
+	s.why, s.err, s.kind, s.at, s.look = why, err, kind, now.Add(wait), false
+	c.retry[p] = s
+}
+
+// lookFailed notes why a path cannot be looked at.
+func (c *Core) lookFailed(now time.Time, p signature.Path, kind Outcome, why string, err error, wait time.Duration) {
+	c.setRetry(now, p, kind, why, err, wait)
+	s := c.retry[p]
+	s.look = true
+	c.retry[p] = s
+	c.soil(p, s.at)
+}
+
+// lookWorked forgets that a look failed; why an apply failed stays.
+func (c *Core) lookWorked(p signature.Path) {
+	if c.retry[p].look {
+		delete(c.retry, p)
+	}
+}

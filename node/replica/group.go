@@ -1,0 +1,145 @@
+package replica
+
+import (
+	"time"
+
+	"github.com/clsync/clsync/signature"
+)
+
+// Hard links. A version without a group forms one of its own, named by its own
+// dot: so a further link of a file is one version, which names the dot of the
+// file's. Two paths are linked if what is shown first at both is of one group and
+// has equal facts.
+
+// groupName is the group that a version belongs to.
+func groupName(v signature.Version) signature.Dot {
+	if !v.Sig.Group.IsZero() {
+		return v.Sig.Group
+	}
+	return v.Dot
+}
+
+// sameInode yields the other paths that showed the inode of m at their last look.
+func (c *Core) sameInode(p signature.Path, m signature.StatMark, yield func(signature.Record) bool) {
+	c.ix.ByInode(m.Dev, m.Ino, func(q signature.Path) bool {
+		if q == p {
+			return true
+		}
+		r, ok := c.ix.Get(q)
+		if !ok || r.Shown.Type != signature.File {
+			return true
+		}
+		return yield(r)
+	})
+}
+
+// groupOf says which group a name of a file with several links belongs to. A name
+// still on the inode of its last look stays where it is, whatever the others do; a
+// new one, or one moved to another inode, takes the group of the names that were
+// there before it.
+func (c *Core) groupOf(r signature.Record, l signature.Look) signature.Dot {
+	if r.Held.Form == signature.Plain && r.Shown.Type == signature.File && r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
+		if r.Held.Version.Dot.IsZero() {
+			return signature.Dot{}
+		}
+		return groupName(r.Held.Version)
+	}
+	var group signature.Dot
+	var first signature.Path
+	c.sameInode(r.Path, l.Mark, func(q signature.Record) bool {
+		if q.Held.Form == signature.Plain && !q.Held.Version.Dot.IsZero() && (first == "" || q.Path < first) {
+			first, group = q.Path, groupName(q.Held.Version)
+		}
+		return true
+	})
+	return group
+}
+
+// regrouped tells whether a name whose facts are as shown has joined or left a
+// group: it stands on another inode than at its last look, and one of the two has
+// or had other names.
+func (c *Core) regrouped(r signature.Record, l signature.Look, group signature.Dot) bool {
+	if l.Sig.Type != signature.File || r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
+		return false
+	}
+	held := groupName(r.Held.Version)
+	if group.IsZero() {
+		return r.Mark.Links > 1 && c.hasMates(r.Path, held)
+	}
+	return group != held
+}
+
+// lookAtLinks asks for looks at the other names of an inode that changed: a write
+// through one name gives no event for the others.
+func (c *Core) lookAtLinks(p signature.Path, l signature.Look) {
+	c.sameInode(p, l.Mark, func(q signature.Record) bool {
+		if q.Mark.CTime != l.Mark.CTime && !c.looking[q.Path] {
+			if _, ok := c.dirty[q.Path]; !ok {
+				c.dirty[q.Path] = time.Time{}
+			}
+		}
+		return true
+	})
+}
+
+// mates yields the other paths that shall be linked with what is shown first at p.
+func (c *Core) mates(p signature.Path, t target, yield func(signature.Record) bool) {
+	group := groupName(t.Version)
+	c.ix.ByHash(t.Sig.Hash, func(q signature.Path) bool {
+		if q == p {
+			return true
+		}
+		r, ok := c.ix.Get(q)
+		if !ok {
+			return true
+		}
+		qt, ok := c.targetOf(r)
+		if !ok || qt.Form != signature.Plain || qt.Sig != t.Sig || groupName(qt.Version) != group {
+			return true
+		}
+		return yield(r)
+	})
+}
+
+// hasMates tells whether another path lists that group first.
+func (c *Core) hasMates(p signature.Path, group signature.Dot) bool {
+	found := false
+	r, _ := c.ix.Get(p)
+	c.ix.ByHash(r.Shown.Hash, func(q signature.Path) bool {
+		qr, _ := c.ix.Get(q)
+		found = q != p && len(qr.Listed) > 0 && groupName(qr.Listed[0]) == group
+		return !found
+	})
+	return found
+}
+
+// linkedRight tells whether a file that stands at p with mark m has the links that
+// the target asks for: those held on one inode with it, and no stranger on it.
+func (c *Core) linkedRight(r signature.Record, t target, m signature.StatMark) bool {
+	right := true
+	mates := map[signature.Path]bool{}
+	c.mates(r.Path, t, func(q signature.Record) bool {
+		mates[q.Path] = true
+		if holdsFirst(c, q) && (q.Mark.Ino != m.Ino || q.Mark.Dev != m.Dev) {
+			right = false
+		}
+		return right
+	})
+	if !right || m.Links <= 1 {
+		return right
+	}
+	c.sameInode(r.Path, m, func(q signature.Record) bool {
+		if !mates[q.Path] {
+			if qt, ok := c.targetOf(q); ok && groupName(qt.Version) != groupName(t.Version) {
+				right = false
+			}
+		}
+		return right
+	})
+	return right
+}
+
+func holdsFirst(c *Core, r signature.Record) bool {
+	t, ok := c.targetOf(r)
+	return ok && holds(r, t)
+}

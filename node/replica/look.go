@@ -1,0 +1,469 @@
+package replica
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clsync/clsync/signature"
+)
+
+// hinted notes what to look at. A deep hint also asks for a scan.
+func (c *Core) hinted(now time.Time, ev Hinted) {
+	for _, p := range ev.Paths {
+		if p != "" {
+			c.soil(p, now.Add(c.cfg.Delay))
+		}
+		if ev.Deep {
+			c.scan(p)
+		}
+	}
+}
+
+// scan asks for a scan beneath p, unless one that covers it is already asked for.
+func (c *Core) scan(p signature.Path) {
+	for _, q := range c.scans {
+		if q == "" || q == p || p.In(q) {
+			return
+		}
+	}
+	c.scans = slices.DeleteFunc(c.scans, func(q signature.Path) bool { return p == "" || q.In(p) })
+	c.scans = append(c.scans, p)
+}
+
+// soil notes that p is to be looked at, no earlier than at. A path that keeps
+// changing is looked at less and less often.
+func (c *Core) soil(p signature.Path, at time.Time) {
+	if h, ok := c.hot[p]; ok {
+		if cool := h.last.Add(h.delay); cool.After(at) {
+			at = cool
+		}
+	}
+	if old, ok := c.dirty[p]; !ok || at.Before(old) {
+		c.dirty[p] = at
+	}
+}
+
+// Backlog is how many paths wait for a look: a scan pauses while it is long.
+func (c *Core) Backlog() int { return len(c.dirty) + len(c.looking) }
+
+// scannedFolder compares a folder's names with what is remembered of them.
+func (c *Core) scannedFolder(now time.Time, ev Scanned) {
+	seen := make(map[signature.Path]bool, len(ev.Entries))
+	for _, e := range ev.Entries {
+		seen[e.Path] = true
+		r, ok := c.ix.Get(e.Path)
+		if !ok || r.Held.Form == signature.Nothing || !r.Mark.Settled() || !r.Mark.Same(e.Mark) {
+			c.soil(e.Path, now)
+		}
+	}
+	c.ix.Children(ev.Folder, func(r signature.Record) bool {
+		if !seen[r.Path] && r.Shown.Exists() {
+			c.soil(r.Path, now)
+		}
+		return true
+	})
+}
+
+// planLooks hands out looks that are due: what changed, and after it the folders
+// that hold it, the deepest first, so that a batch makes one version of a folder.
+func (c *Core) planLooks(now time.Time, fx *Effects, wake *wakeup) {
+	if len(c.looking) < looksOpen {
+		batch := make([]signature.Path, 0, min(len(c.dirty), lookBatch))
+		for p, at := range c.dirty {
+			if at.After(now) {
+				wake.by(at)
+				continue
+			}
+			if !c.looking[p] && !c.applying[p] {
+				batch = append(batch, p)
+			}
+		}
+		slices.Sort(batch)
+		if len(batch) > lookBatch {
+			batch = batch[:lookBatch]
+			wake.by(now)
+		}
+		parents := map[signature.Path]bool{}
+		for _, p := range batch {
+			delete(c.dirty, p)
+			for q, ok := p.Parent(); ok; q, ok = q.Parent() {
+				parents[q] = true
+				if r, _ := c.ix.Get(q); heldFolder(r) {
+					break
+				}
+			}
+		}
+		for _, p := range batch {
+			delete(parents, p)
+		}
+		batch = append(batch, slices.Collect(maps.Keys(parents))...)
+		c.askLooks(batch, false, fx)
+	}
+	c.planGone(now, fx, wake)
+}
+
+// planGone looks once more at what was absent, once nothing is left that could
+// tell where it went.
+func (c *Core) planGone(now time.Time, fx *Effects, wake *wakeup) {
+	var batch []signature.Path
+	for p, since := range c.gone {
+		switch due := since.Add(goneWait); {
+		case c.looking[p] || c.applying[p]:
+		case c.calm() || !due.After(now):
+			batch = append(batch, p)
+		default:
+			wake.by(due)
+		}
+	}
+	if len(batch) == 0 {
+		return
+	}
+	for _, p := range batch {
+		delete(c.gone, p)
+		delete(c.dirty, p)
+	}
+	with := map[signature.Path]bool{}
+	for _, p := range batch {
+		with[p] = true
+		if q, ok := p.Parent(); ok && !c.looking[q] {
+			with[q] = true
+		}
+	}
+	c.askLooks(slices.Collect(maps.Keys(with)), true, fx)
+}
+
+// calm tells whether no look or scan is under way or due that could show a
+// vanished file under its new name.
+func (c *Core) calm() bool { return len(c.looking) == 0 && c.scanned == 0 && len(c.scans) == 0 }
+
+func (c *Core) askLooks(batch []signature.Path, final bool, fx *Effects) {
+	// Deepest first puts every folder behind what is in it.
+	slices.SortFunc(batch, func(a, b signature.Path) int {
+		return cmp.Or(cmp.Compare(strings.Count(string(b), "/"), strings.Count(string(a), "/")), cmp.Compare(a, b))
+	})
+	for _, p := range batch {
+		if c.applying[p] {
+			c.dirty[p] = time.Time{}
+			continue
+		}
+		r, _ := c.ix.Get(p)
+		if c.ignored(withPath(r, p)) {
+			continue
+		}
+		c.gen++
+		c.looking[p] = true
+		fx.Looks = append(fx.Looks, LookTask{Path: p, Shown: r.Shown, Mark: r.Mark, Final: final, gen: c.gen})
+	}
+	c.count.Looks += uint64(len(batch))
+}
+
+func withPath(r signature.Record, p signature.Path) signature.Record {
+	r.Path = p
+	return r
+}
+
+func heldFolder(r signature.Record) bool {
+	return r.Held.Form != signature.Nothing && r.Shown.Type == signature.Folder
+}
+
+// looked takes in what looks found: what exists before what is gone, and a folder
+// only together with its own folder.
+func (c *Core) looked(now time.Time, ev Looked, fx *Effects) {
+	seen := make(map[signature.Path]signature.Look, len(ev.Looks))
+	for _, s := range ev.Looks {
+		delete(c.looking, s.Task.Path)
+		seen[s.Task.Path] = s.Look
+	}
+	var gone []Seen
+	for _, s := range ev.Looks {
+		p, l := s.Task.Path, s.Look
+		switch {
+		case c.applying[p] || c.touched[p] > s.Task.gen:
+			c.dirty[p] = time.Time{} // overtaken by our own hand
+		case s.Later > 0:
+			c.lookFailed(now, p, Busy, "still being written", nil, s.Later)
+		case l.Err != nil:
+			c.lookFailed(now, p, Blocked, "cannot be read", l.Err, 0)
+		case l.Unchanged:
+			c.lookWorked(p)
+		case l.Sig.Type == signature.Absent:
+			gone = append(gone, s)
+		default:
+			c.found(now, s, seen, fx)
+		}
+	}
+	for _, s := range gone {
+		c.vanished(now, s, fx)
+	}
+	if len(c.looking) == 0 {
+		clear(c.touched)
+	}
+}
+
+// found takes in something that stands at a path.
+func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Look, fx *Effects) {
+	p, l := s.Task.Path, s.Look
+	delete(c.gone, p)
+	c.lookWorked(p)
+	r, _ := c.ix.Get(p)
+	r.Path = p
+	if c.recognised(&r, l, fx) {
+		return
+	}
+	if q, ok := p.Parent(); ok && !c.cfg.ReceiveOnly {
+		if pr, _ := c.ix.Get(q); !heldFolder(pr) && seen[q].Sig.Type != signature.Folder {
+			// A new folder is minted with its first child. If ours vanished
+			// meanwhile, the next look at both will say so.
+			c.soil(p, now.Add(signature.Tick))
+			c.soil(q, now.Add(signature.Tick))
+			return
+		}
+	}
+	sig := l.Sig
+	if l.Sig.Type == signature.File && l.Mark.Links > 1 {
+		sig.Group = c.groupOf(r, l)
+		c.lookAtLinks(p, l)
+	}
+	if c.sameAsShown(r, l) && !c.regrouped(r, l, sig.Group) {
+		r.Mark = l.Mark
+		c.ix.Put(r)
+		c.count.EchoesSuppressed++
+		if !l.Mark.Settled() {
+			c.soil(p, now.Add(2*signature.Tick))
+		}
+		return
+	}
+	if l.Sig.Type == signature.Folder && r.Shown.Type != signature.Folder {
+		c.scan(p) // all beneath came with it
+	}
+	if l.Sig.Type != signature.Folder && r.Shown.Type == signature.Folder {
+		c.vanishBeneath(now, p, s.Task.gen, fx)
+	}
+	c.mint(now, r, l, sig, fx)
+	if !l.Mark.Settled() {
+		// A second change within the same tick would not show in ctime.
+		c.soil(p, now.Add(2*signature.Tick))
+	}
+}
+
+func (c *Core) sameAsShown(r signature.Record, l signature.Look) bool {
+	return r.Held.Form != signature.Nothing && r.Shown == l.Sig
+}
+
+// recognised tells whether what stands there is our own hand's work, or what is
+// listed first in any case, and takes it in as such.
+func (c *Core) recognised(r *signature.Record, l signature.Look, fx *Effects) bool {
+	if e, ok := c.ledger[r.Path]; ok {
+		delete(c.ledger, r.Path)
+		fx.Cleared, fx.Save = append(fx.Cleared, r.Path), true
+		if l.Sig != e.Target && betweenFacts(l.Sig, r.Shown, e.Target) {
+			// Cut short between two attributes: neither a version nor done.
+			r.Shown, r.Mark = l.Sig, l.Mark
+			c.put(*r)
+			return true
+		}
+		if l.Sig == e.Target {
+			r.Held = signature.Held{Version: e.Version, Form: e.Form}
+			r.Shown, r.Mark = l.Sig, l.Mark
+			c.put(*r)
+			return true
+		}
+	} else if c.shaken[r.Path] {
+		// An apply beneath moved the folder's mtime and was cut short before it
+		// was set back. What a user did to the folder at the same time shows in
+		// what is in it.
+		delete(c.shaken, r.Path)
+		only := l.Sig
+		only.MTime = r.Shown.MTime
+		if only == r.Shown && l.Sig != r.Shown && l.Sig.Type == signature.Folder {
+			r.Shown, r.Mark = l.Sig, l.Mark
+			r.Held = signature.Held{Form: signature.Plain} // of no version: to be applied again
+			c.put(*r)
+			return true
+		}
+	}
+	t, ok := c.targetOf(*r)
+	if !ok || holds(*r, t) || t.Sig != l.Sig {
+		return false
+	}
+	if l.Sig.Type == signature.File && !c.linkedRight(*r, t, l.Mark) {
+		return false
+	}
+	r.Held = signature.Held{Version: t.Version, Form: t.Form}
+	r.Shown, r.Mark = l.Sig, l.Mark
+	c.put(*r)
+	c.headsDue, fx.Save = true, true
+	return true
+}
+
+// betweenFacts tells whether s has the content of old and each fact of old or new.
+func betweenFacts(s, old, new signature.Signature) bool {
+	if !s.SameContent(old) || !old.SameContent(new) {
+		return false
+	}
+	return (s.Mode == old.Mode || s.Mode == new.Mode) && (s.UID == old.UID || s.UID == new.UID) &&
+		(s.GID == old.GID || s.GID == new.GID) && (s.MTime == old.MTime || s.MTime == new.MTime) &&
+		(s.Xattrs == old.Xattrs || s.Xattrs == new.Xattrs)
+}
+
+// vanished takes in that nothing stands at a path.
+func (c *Core) vanished(now time.Time, s Seen, fx *Effects) {
+	p := s.Task.Path
+	c.lookWorked(p)
+	r, ok := c.ix.Get(p)
+	if !ok {
+		delete(c.gone, p)
+		return
+	}
+	if c.recognised(&r, s.Look, fx) || !r.Shown.Exists() {
+		delete(c.gone, p)
+		return
+	}
+	if !s.Task.Final && !c.calm() {
+		// Perhaps renamed: its new name first, so that its content is known
+		// to be there before its old name goes.
+		if _, ok := c.gone[p]; !ok {
+			c.gone[p] = now
+		}
+		return
+	}
+	delete(c.gone, p)
+	c.vanishBeneath(now, p, s.Task.gen, fx)
+	c.mint(now, r, s.Look, s.Look.Sig, fx)
+}
+
+// vanishBeneath takes in that p is no folder, so that nothing can be beneath it.
+func (c *Core) vanishBeneath(now time.Time, p signature.Path, gen uint64, fx *Effects) {
+	var beneath []signature.Record
+	c.ix.Ascend(p, func(r signature.Record) bool {
+		if r.Shown.Exists() {
+			beneath = append(beneath, r)
+		}
+		return true
+	})
+	for _, b := range slices.Backward(beneath) {
+		if c.applying[b.Path] || c.touched[b.Path] > gen {
+			c.dirty[b.Path] = time.Time{}
+			continue
+		}
+		l := signature.Look{Path: b.Path, Sig: signature.Signature{Type: signature.Absent}}
+		if !c.recognised(&b, l, fx) {
+			c.mint(now, b, l, l.Sig, fx)
+		}
+	}
+}
+
+// mint makes a version of what was found. It replaces the held version and
+// nothing else: what else is listed stays, a conflict.
+func (c *Core) mint(now time.Time, r signature.Record, l signature.Look, sig signature.Signature, fx *Effects) {
+	held := r.Held.Version
+	if c.cfg.ReceiveOnly {
+		c.keepLocal(r, l, fx)
+		return
+	}
+	if r.Held.Form != signature.Nothing && sig.Type == r.Shown.Type {
+		sig = asShown(sig, r.Shown, held.Sig)
+	}
+	switch {
+	case sig.Type == signature.Folder:
+	case held.Sig.Type == signature.Folder:
+		sig.Kept = signature.Kept{Set: true, Facts: held.Sig.Facts}
+	default:
+		sig.Kept = held.Sig.Kept
+	}
+	v := signature.Version{Sig: sig, Stamp: now.UnixNano()}
+	if sig.Exists() && !(r.Shown.Exists() && sig.SameContent(r.Shown)) && sig.MTime < v.Stamp {
+		v.Stamp = sig.MTime
+	}
+	if !held.Dot.IsZero() && v.Stamp <= held.Stamp {
+		v.Stamp = held.Stamp + 1
+	}
+	c.seq++
+	v.Dot = signature.Dot{Actor: c.cfg.Self, Seq: c.seq}
+	c.knowledge[c.cfg.Self] = c.seq
+
+	listed := []signature.Version{v}
+	for _, w := range r.Listed {
+		if w.Dot != held.Dot {
+			listed = append(listed, w)
+		}
+	}
+	signature.SortVersions(listed)
+	r.Listed = collapse(listed)
+	r.Held = signature.Held{Version: v, Form: signature.Plain}
+	r.Shown, r.Mark = l.Sig, l.Mark
+	if l.Sig.Type == signature.Absent {
+		r.Mark = signature.StatMark{}
+	}
+	c.put(r)
+	c.warm(now, r.Path)
+	c.count.VersionsMade++
+	if sig.Type == signature.Folder {
+		c.count.FolderVersionsMade++
+	}
+	c.headsDue, fx.Save = true, true
+}
+
+// asShown takes facts that are as they were shown from the held version: a disk
+// that cannot keep an attribute must not take it from the others.
+func asShown(sig, shown, held signature.Signature) signature.Signature {
+	if held.Type != sig.Type {
+		return sig
+	}
+	if sig.Mode == shown.Mode {
+		sig.Mode = held.Mode
+	}
+	if sig.UID == shown.UID {
+		sig.UID = held.UID
+	}
+	if sig.GID == shown.GID {
+		sig.GID = held.GID
+	}
+	if sig.MTime == shown.MTime {
+		sig.MTime = held.MTime
+	}
+	if sig.Xattrs == shown.Xattrs {
+		sig.Xattrs = held.Xattrs
+	}
+	return sig
+}
+
+// warm makes a path that changes again and again wait longer for its next look.
+func (c *Core) warm(now time.Time, p signature.Path) {
+	h := c.hot[p]
+	if !h.last.IsZero() && now.Sub(h.last) < 2*h.delay+100*time.Millisecond {
+		h.delay = min(max(2*h.delay, 10*time.Millisecond), hotMax)
+	} else {
+		h.delay = 0
+	}
+	h.last = now
+	c.hot[p] = h
+	if len(c.hot) > 1<<14 {
+		for q, h := range c.hot {
+			if now.Sub(h.last) > 2*h.delay+100*time.Millisecond {
+				delete(c.hot, q)
+			}
+		}
+	}
+}
+
+// keepLocal notes a local change on a receive-only node: kept, reported, not sent.
+func (c *Core) keepLocal(r signature.Record, l signature.Look, fx *Effects) {
+	r.Shown, r.Mark = l.Sig, l.Mark
+	t, ok := c.targetOf(r)
+	switch {
+	case ok && t.Sig == l.Sig:
+		r.Held = signature.Held{Version: t.Version, Form: t.Form}
+	case !ok && !l.Sig.Exists():
+		r.Held = signature.Held{}
+	case ok:
+		r.Held = signature.Held{Version: t.Version, Form: signature.Local}
+	default:
+		r.Held = signature.Held{Form: signature.Local}
+	}
+	c.put(r)
+	fx.Save = true
+}

@@ -1,0 +1,102 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/clsync/clsync/signature"
+)
+
+// cutIn takes in a whole cut: its listings and, with them, its knowledge.
+func (c *Core) cutIn(ev CutIn, fx *Effects) {
+	c.count.CutsTaken++
+	c.count.RecordsReceived += uint64(len(ev.Cut.Listings))
+	if alarm := c.contradicts(ev.Cut); alarm != nil {
+		alarm.Peer = ev.From
+		fx.Notices = append(fx.Notices, *alarm)
+		return
+	}
+	for _, l := range ev.Cut.Listings {
+		c.mergeListing(l, ev.Cut.Knowledge)
+	}
+	news := c.knowledge.Join(ev.Cut.Knowledge)
+	if p := c.peers[ev.From]; p != nil {
+		p.known.Join(ev.Cut.Knowledge)
+	}
+	fx.Acks = append(fx.Acks, ev.From)
+	if news {
+		c.headsDue, fx.Save = true, true
+	}
+}
+
+// contradicts looks for what no correct node sends: one dot with two signatures,
+// or changes of ours that we never made.
+func (c *Core) contradicts(cut Cut) *Notice {
+	if seq := cut.Knowledge[c.cfg.Self]; seq > c.seq {
+		return &Notice{Kind: NoticeAlarm, Text: fmt.Sprintf(
+			"peer knows change %d of this node, which has made %d: its index was restored or copied; nothing of the peer is taken in", seq, c.seq)}
+	}
+	for _, l := range cut.Listings {
+		r, _ := c.ix.Get(l.Path)
+		for _, v := range l.Versions {
+			if !cut.Knowledge.Covers(v.Dot) {
+				return &Notice{Kind: NoticeAlarm, Path: l.Path, Text: fmt.Sprintf("peer lists %v and does not know it", v.Dot)}
+			}
+			if w, ok := r.List(v.Dot); ok && w != v {
+				return &Notice{Kind: NoticeAlarm, Path: l.Path, Text: fmt.Sprintf("two versions are named %v: a cloned or restored node", v.Dot)}
+			}
+		}
+	}
+	return nil
+}
+
+// mergeListing merges one path: a version stays if both list it, or if the side
+// that lacks it does not know it.
+func (c *Core) mergeListing(l signature.Listing, theirs signature.Knowledge) {
+	r, _ := c.ix.Get(l.Path)
+	r.Path = l.Path
+	before := len(r.Listed)
+	listed := make([]signature.Version, 0, before+len(l.Versions))
+	for _, v := range r.Listed {
+		if !theirs.Covers(v.Dot) || slices.ContainsFunc(l.Versions, func(w signature.Version) bool { return w.Dot == v.Dot }) {
+			listed = append(listed, v)
+		}
+	}
+	news := false
+	for _, v := range l.Versions {
+		if _, both := r.List(v.Dot); !both && !c.knowledge.Covers(v.Dot) {
+			listed, news = append(listed, v), true
+		}
+	}
+	if !news && len(listed) == before {
+		return
+	}
+	if news {
+		c.count.RecordsApplied++
+	}
+	signature.SortVersions(listed)
+	r.Listed = collapse(listed)
+	c.put(r)
+}
+
+// collapse drops a version where a greater one says the same. It is a function of
+// the listed versions alone, so that all nodes drop the same: dropping by a fact
+// that is not in the record would let two nodes each drop the other's.
+func collapse(listed []signature.Version) []signature.Version {
+	if len(listed) < 2 {
+		return listed
+	}
+	kept := make([]signature.Version, 0, len(listed))
+	for _, v := range listed {
+		if !slices.ContainsFunc(kept, func(w signature.Version) bool { return says(w, v) }) {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// says tells whether w, the greater, makes v needless: equal contents, and no
+// folder facts kept by v alone.
+func says(w, v signature.Version) bool {
+	return w.Sig.SameContent(v.Sig) && (!v.Sig.Kept.Set || v.Sig.Kept == w.Sig.Kept)
+}

@@ -1,0 +1,111 @@
+package replica
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/clsync/clsync/signature"
+)
+
+// Landed is the part of knowledge of which everything shown first is held.
+func (c *Core) Landed() signature.Knowledge { return c.landed() }
+
+// Counters returns what was counted since the Core was made.
+func (c *Core) Counters() Counters { return c.count }
+
+// Serves tells whether this disk holds that content at that path, and the mark
+// under which it was seen.
+func (c *Core) Serves(p signature.Path, h signature.Hash) (signature.StatMark, bool) {
+	r, ok := c.ix.Get(p)
+	if !ok || r.Shown.Type != signature.File || r.Shown.Hash != h || c.applying[p] {
+		return signature.StatMark{}, false
+	}
+	return r.Mark, true
+}
+
+// Elsewhere names another path that shows the content.
+func (c *Core) Elsewhere(h signature.Hash) (signature.Path, signature.StatMark, bool) {
+	var at signature.Path
+	var mark signature.StatMark
+	c.ix.ByHash(h, func(q signature.Path) bool {
+		if r, ok := c.ix.Get(q); ok && r.Shown.Type == signature.File && !c.applying[q] {
+			at, mark = q, r.Mark
+		}
+		return at == ""
+	})
+	return at, mark, at != ""
+}
+
+// A Stuck path is one that cannot land, or not be read, and why.
+type Stuck struct {
+	Path  signature.Path
+	Why   string
+	Err   error
+	Since time.Time
+	Busy  bool
+}
+
+// Stuck lists paths that failed at least twice, by path, at most max of them.
+func (c *Core) Stuck(max int) []Stuck {
+	var all []Stuck
+	for p, s := range c.retry {
+		if s.tries > 1 || s.kind == Blocked {
+			all = append(all, Stuck{p, s.why, s.err, s.since, s.kind == Busy})
+		}
+	}
+	slices.SortFunc(all, func(a, b Stuck) int { return cmp.Compare(a.Path, b.Path) })
+	return all[:min(len(all), max)]
+}
+
+// Local lists what was changed here on a receive-only node, at most max paths.
+func (c *Core) Local(max int) []signature.Path {
+	all := make([]signature.Path, 0, len(c.local))
+	for p := range c.local {
+		all = append(all, p)
+	}
+	slices.Sort(all)
+	return all[:min(len(all), max)]
+}
+
+// State is how much is under way.
+type State struct {
+	Dirty, Looking, Gone, Pending, Applying, Fetching, Conflicts, Scans, Local, Stuck int
+	PendingBytes                                                                      int64
+}
+
+// State says how much is under way.
+func (c *Core) State() State {
+	s := State{
+		Dirty: len(c.dirty), Looking: len(c.looking), Gone: len(c.gone), Pending: len(c.pending), Applying: len(c.applying),
+		Fetching: len(c.fetching), Conflicts: len(c.conflicts), Scans: c.scanned + len(c.scans), Local: len(c.local), Stuck: len(c.retry),
+	}
+	for p := range c.wantHash {
+		r, _ := c.ix.Get(p)
+		if t, ok := c.targetOf(r); ok {
+			s.PendingBytes += t.Sig.Size
+		}
+	}
+	return s
+}
+
+// A Lag is how far a peer is behind this node.
+type Lag struct {
+	ID      signature.NodeID
+	Records uint64 // changes known here that the peer has not landed
+	Unknown uint64 // of these, not even taken in
+}
+
+// Lags lists all peers with a session.
+func (c *Core) Lags() []Lag {
+	var lags []Lag
+	for _, id := range sortedPeers(c.peers) {
+		p, l := c.peers[id], Lag{ID: id}
+		for a, seq := range c.knowledge {
+			l.Records += seq - min(seq, p.landed[a])
+			l.Unknown += seq - min(seq, p.known[a])
+		}
+		lags = append(lags, l)
+	}
+	return lags
+}
