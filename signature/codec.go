@@ -2,6 +2,7 @@ package signature
 
 import (
 	"math"
+	"slices"
 
 	"github.com/clsync/clsync/signature/wire"
 )
@@ -217,6 +218,9 @@ func writeVersions(w *wire.Writer, vs []Version) {
 // readVersions reads a listing's versions: greatest first, no dot twice.
 func readVersions(r *wire.Reader) []Version {
 	n := r.Array(MaxVersions)
+	if n == 0 {
+		return nil
+	}
 	vs := make([]Version, 0, min(n, 8))
 	for range n {
 		v := ReadVersion(r)
@@ -289,14 +293,38 @@ func ReadKnowledge(r *wire.Reader) Knowledge {
 	return k
 }
 
+// What is held is mostly listed, and what is shown mostly as held; a record then says
+// so instead of repeating it. A form of held beside the index in the listing:
+const (
+	heldNone = 0               // the zero version
+	heldFull = MaxVersions + 1 // written in full; between them, the index plus 1
+)
+
 // EncodeRecord writes a record for the index; the path is its key and not in it.
 func EncodeRecord(rec Record) []byte {
 	w := wire.NewWriter()
-	w.Array(5)
+	w.Array(6)
 	writeVersions(w, rec.Listed)
 	w.Uint(uint64(rec.Held.Form))
-	WriteVersion(w, rec.Held.Version)
-	WriteSignature(w, rec.Shown)
+	held := uint64(heldFull)
+	if rec.Held.Version == (Version{}) {
+		held = heldNone
+	} else if i := slices.Index(rec.Listed, rec.Held.Version); i >= 0 {
+		held = uint64(i) + 1
+	}
+	w.Uint(held)
+	if held == heldFull {
+		w.Array(1)
+		WriteVersion(w, rec.Held.Version)
+	} else {
+		w.Array(0)
+	}
+	if rec.Shown == rec.Held.Version.Sig.Bare() {
+		w.Array(0)
+	} else {
+		w.Array(1)
+		WriteSignature(w, rec.Shown)
+	}
 	m := rec.Mark
 	w.Array(8)
 	w.Int(m.CTime)
@@ -314,11 +342,15 @@ func EncodeRecord(rec Record) []byte {
 func DecodeRecord(p Path, b []byte) (Record, error) {
 	r := wire.NewReader(b)
 	rec := Record{Path: p}
-	r.Tuple(5)
+	r.Tuple(6)
 	rec.Listed = readVersions(r)
-	rec.Held.Form = Form(r.Uint(uint64(Local)))
-	rec.Held.Version = readVersion(r)
-	rec.Shown = ReadSignature(r)
+	rec.Held.Form = Form(r.Uint(uint64(Implied)))
+	rec.Held.Version = readHeld(r, rec.Listed)
+	if r.Array(1) == 0 {
+		rec.Shown = rec.Held.Version.Sig.Bare()
+	} else {
+		rec.Shown = ReadSignature(r)
+	}
 	m := &rec.Mark
 	r.Tuple(8)
 	m.CTime, m.MTime = r.Int(), r.Int()
@@ -327,5 +359,25 @@ func DecodeRecord(p Path, b []byte) (Record, error) {
 	m.Mode = uint32(r.Uint(math.MaxUint32))
 	m.Links = uint32(r.Uint(math.MaxUint32))
 	m.Looked = r.Int()
-	return rec, r.Err()
+	if r.Err() != nil {
+		return Record{}, r.Err()
+	}
+	return rec, nil
+}
+
+func readHeld(r *wire.Reader, listed []Version) (v Version) {
+	held := r.Uint(heldFull)
+	full := r.Array(1) == 1
+	switch {
+	case full != (held == heldFull):
+		r.Fail("held version %d", held)
+	case full:
+		v = readVersion(r)
+	case held == heldNone:
+	case held > uint64(len(listed)):
+		r.Fail("held version %d of %d", held, len(listed))
+	default:
+		v = listed[held-1]
+	}
+	return v
 }
