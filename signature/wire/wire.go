@@ -258,6 +258,9 @@ func (w *Writer) Bytes(b []byte) { w.must(w.e.EncodeBytesLen(len(b))); w.buf.Wri
 // String writes bytes that are held in a string; on the wire both are bin.
 func (w *Writer) String(s string) { w.must(w.e.EncodeBytesLen(len(s))); w.buf.WriteString(s) }
 
+// Raw appends values that another Writer wrote.
+func (w *Writer) Raw(b []byte) { w.buf.Write(b) }
+
 // Len returns how many bytes were written so far.
 func (w *Writer) Len() int { return w.buf.Len() }
 
