@@ -94,6 +94,9 @@ const (
 // Socket is where the daemon answers questions about itself.
 func (c *Config) Socket() string { return c.RunDir + "/" + SocketName }
 
+// NodeKey is where the node's own key is kept.
+func (c *Config) NodeKey() string { return c.StateDir + "/node.key" }
+
 // SocketName is the control socket's name in the run folder.
 const SocketName = "control.sock"
 
