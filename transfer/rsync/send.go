@@ -1,0 +1,233 @@
+package rsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clsync/clsync/signature"
+)
+
+// A SendSpec is one batch to send.
+type SendSpec struct {
+	Binary string   // rsync, as Probe accepted it
+	Helper []string // how to call HelperMain: {"/usr/bin/clsync", "rsh"}
+	// Dir is the folder that Names are relative to. It is held open, so it may be
+	// renamed meanwhile.
+	Dir   *os.File
+	Lane  Lane
+	Batch string // the receiver's name for it: letters, digits, - and _
+	Names []signature.Path
+	// CompareDest is, in lane LargeCompare, the way from the receiver's staging
+	// folder to the folder that Names are relative to: ../.. and so on. Both ends
+	// compose it by the same rule, and the receiver compares.
+	CompareDest string
+	Timeout     time.Duration // without a byte; DefaultTimeout if 0
+	Logger      *slog.Logger
+}
+
+// MaxList bounds the names of one batch, in bytes.
+const MaxList = 64 << 20
+
+func (s SendSpec) check() error {
+	if s.Binary == "" || len(s.Helper) == 0 || s.Dir == nil || len(s.Names) == 0 {
+		return fmt.Errorf("%w: no program, helper, folder or names", ErrSpec)
+	}
+	if err := checkLane(s.Lane, s.Batch, s.CompareDest); err != nil {
+		return fmt.Errorf("%w: %w", ErrSpec, err)
+	}
+	return nil
+}
+
+// linger is how long a broken run is left alone to say why.
+const linger = 2 * time.Second
+
+// Send sends one batch over conn and closes it. What moved while it was sent is
+// not its business: the caller seals.
+func Send(ctx context.Context, spec SendSpec, conn Conn) (Result, error) {
+	defer conn.Close()
+	began := time.Now()
+	if err := spec.check(); err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ours, p, err := startSender(spec)
+	if err != nil {
+		return Result{}, err
+	}
+	defer ours.Close()
+
+	s := sender{conn: conn, rsh: ours, p: p, dog: newWatchdog(spec.Timeout)}
+	stop := guard(ctx, cancel, s.dog, func() {
+		p.kill()
+		ours.Close()
+		conn.Close()
+	})
+	err = s.run()
+	p.end()
+	stop()
+	if err != nil && ctx.Err() != nil {
+		err = cause(ctx)
+	}
+	res := s.res
+	res.Took = time.Since(began)
+	logger(spec.Logger).Debug("sent", "batch", spec.Batch, "lane", spec.Lane.String(), "paths", len(spec.Names),
+		"bytes", res.Out, "code", res.Code, "peercode", res.PeerCode, "took", res.Took)
+	return res, err
+}
+
+// A sender is one run of Send.
+type sender struct {
+	conn Conn
+	rsh  *net.UnixConn
+	p    *process
+	dog  *watchdog
+	res  Result
+}
+
+func (s *sender) run() error {
+	h, err := takeOver(s.rsh)
+	if err != nil {
+		return s.noHelper(err)
+	}
+	defer h.Close()
+	if err := s.conn.Start(h.argv); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	s.dog.moved()
+
+	var both sync.WaitGroup
+	var out, in pumped
+	both.Go(func() {
+		if out = s.dog.pump(s.conn, h.from); out.write != nil {
+			// The peer takes no more. rsync sees that, but would stay to tell it.
+			h.from.Close()
+			s.p.killAfter(linger)
+		}
+		<-s.p.done
+		s.res.Code, s.res.Stderr, s.res.Out = s.p.code(), s.p.tail.String(), out.n
+		if settled(s.res.Code) && out.write == nil {
+			out.write = s.conn.CloseWrite()
+		} else {
+			// The peer may know why. One that does not leave by itself is left.
+			time.AfterFunc(linger, func() { s.conn.Close() })
+		}
+	})
+	both.Go(func() {
+		in = s.dog.pump(h.to, s.conn)
+		h.to.Close() // rsync sees the end and says what it thinks of it
+		if in.write != nil {
+			in.read = s.dog.drain(s.conn) // rsync left; the peer's exit code is still to come
+		}
+	})
+	both.Wait()
+	s.res.In = in.n
+	return s.verdict(out, in)
+}
+
+// verdict weighs both ends. Where the stream broke, our rsync's exit code is only
+// the echo of that.
+func (s *sender) verdict(out, in pumped) error {
+	own := classify("rsync", s.res.Code, s.res.Stderr)
+	switch {
+	case out.write != nil:
+		own = fmt.Errorf("%w: write to peer: %w", ErrBatch, out.write)
+	case in.read != nil && !errors.Is(own, ErrBug):
+		own = fmt.Errorf("%w: read from peer: %w", ErrBatch, in.read)
+	}
+	if in.read != nil {
+		return own
+	}
+	code, words, err := s.conn.Exit()
+	if err != nil {
+		if own == nil {
+			own = fmt.Errorf("%w: wait for the peer's exit code: %w", ErrBatch, err)
+		}
+		return own
+	}
+	s.res.PeerCode, s.res.PeerStderr = code, cutStderr(words)
+	if peer := classify("the peer's rsync", code, s.res.PeerStderr); peer != nil && !errors.Is(own, ErrBug) {
+		return peer
+	}
+	return own
+}
+
+// noHelper is for an rsync that did not get as far as to call its helper.
+func (s *sender) noHelper(err error) error {
+	if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("wait for rsync's helper: %w", err)
+	}
+	<-s.p.done
+	s.res.Code, s.res.Stderr = s.p.code(), s.p.tail.String()
+	if err := classify("rsync", s.res.Code, s.res.Stderr); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: it ended without calling its helper", ErrBug)
+}
+
+// startSender starts rsync in the folder, with the list on its standard input and
+// the helper's socket as descriptor 3.
+func startSender(spec SendSpec) (ours *net.UnixConn, p *process, err error) {
+	list, err := nameList(spec.Names)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer list.Close()
+	ours, theirs, err := rshPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+
+	cmd := exec.Command(spec.Binary, sendArgs(spec)...)
+	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", spec.Dir.Fd())
+	cmd.Env = environment(helperEnv + "=3")
+	cmd.Stdin = list
+	cmd.ExtraFiles = []*os.File{theirs}
+	if p, err = launch(cmd); err != nil {
+		ours.Close()
+		return nil, nil, err
+	}
+	return ours, p, nil
+}
+
+// nameList is the list in memory, as a file: nobody has to feed it.
+func nameList(names []signature.Path) (*os.File, error) {
+	var b []byte
+	for _, n := range names {
+		if _, err := signature.ParsePath(string(n)); err != nil || len(b) > MaxList {
+			return nil, fmt.Errorf("%w: name %s, list of %d bytes", ErrSpec, n.Quote(), len(b))
+		}
+		// rsync takes a line that begins so for a comment, even with -0, and
+		// leaves it out without a word.
+		if n[0] == '#' || n[0] == ';' {
+			b = append(b, "./"...)
+		}
+		b = append(b, n...)
+		b = append(b, 0)
+	}
+	fd, err := unix.MemfdCreate("names", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make name list: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "names")
+	if _, err := f.Write(b); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write name list: %w", err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("rewind name list: %w", err)
+	}
+	return f, nil
+}
