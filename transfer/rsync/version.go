@@ -29,7 +29,7 @@ const howToGet = "Debian has it in its security archive (bookworm-security, trix
 
 // A Version is what Probe found.
 type Version struct {
-	Path     string // absolute, links resolved
+	Path     string // absolute
 	Version  string
 	Protocol string
 }
@@ -54,10 +54,7 @@ func Probe(ctx context.Context, binary string) (Version, error) {
 	if err != nil {
 		return Version{}, fmt.Errorf("%w: %w", ErrVersion, err)
 	}
-	if path, err = filepath.Abs(path); err == nil {
-		path, err = filepath.EvalSymlinks(path)
-	}
-	if err != nil {
+	if path, err = filepath.Abs(path); err != nil {
 		return Version{}, fmt.Errorf("%w: %w", ErrVersion, err)
 	}
 	out, err := ask(ctx, path, "-VV")
