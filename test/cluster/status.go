@@ -9,26 +9,43 @@ import (
 
 // A Status is what "clsync status --json" says, as far as tests look at it.
 type Status struct {
-	Node  map[string]any   `json:"node"`
-	Peers []map[string]any `json:"peers"`
-	Trees []Tree           `json:"trees"`
+	Healthy  bool     `json:"healthy"`
+	Problems []string `json:"problems"`
+	Node     struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+		Jail string `json:"jail"`
+	} `json:"node"`
+	Refused []struct {
+		Name   string `json:"name"`
+		Addr   string `json:"addr"`
+		Reason string `json:"reason"`
+	} `json:"refused"`
+	Trees []Tree `json:"trees"`
 }
 
 // A Tree is the state of one tree.
 type Tree struct {
-	Name      string   `json:"name"`
-	Path      string   `json:"path"`
-	State     string   `json:"state"`
-	Reason    string   `json:"reason"`
-	Backend   string   `json:"backend"`
-	Pending   int      `json:"pending"`
-	Blocked   []Block  `json:"blocked"`
-	Conflicts int      `json:"conflicts"`
-	Counters  Counters `json:"counters"`
-	Peers     []Lag    `json:"peers"`
+	Name          string   `json:"name"`
+	Path          string   `json:"path"`
+	State         string   `json:"state"`
+	Reason        string   `json:"reason"`
+	Backend       string   `json:"backend"`
+	BackendReason string   `json:"backend_reason"`
+	Pending       int      `json:"pending"` // wanted and not landed
+	Blocked       []Block  `json:"blocked"`
+	Busy          int      `json:"busy"`  // being written by somebody
+	Queue         int      `json:"queue"` // hints not looked at
+	Conflicts     int      `json:"conflicts"`
+	Unreadable    []Block  `json:"unreadable"`
+	Counters      Counters `json:"counters"`
+	Peers         []Lag    `json:"peers"`
 }
 
-// A Block is a path that cannot land, and why.
+// Running is the state of a tree that does its work.
+const Running = "running"
+
+// A Block is a path with which something is the matter.
 type Block struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
@@ -36,10 +53,25 @@ type Block struct {
 
 // A Lag is how far a peer is behind.
 type Lag struct {
-	Name    string  `json:"name"`
-	Records int     `json:"records"`
-	Bytes   int64   `json:"bytes"`
-	Seconds float64 `json:"seconds"`
+	Name      string  `json:"name"`
+	Records   int     `json:"records"`
+	Bytes     int64   `json:"bytes"`
+	Seconds   float64 `json:"seconds"`
+	Connected bool    `json:"connected"`
+}
+
+// busy says what the tree still has to do, nothing if it is at rest.
+func (t Tree) busy() string {
+	if t.State != Running || t.Pending > 0 || len(t.Blocked) > 0 || t.Busy > 0 || t.Queue > 0 || len(t.Unreadable) > 0 {
+		return fmt.Sprintf("%s (%s), pending %d, busy %d, queue %d, blocked %q, unreadable %q",
+			t.State, t.Reason, t.Pending, t.Busy, t.Queue, t.Blocked, t.Unreadable)
+	}
+	for _, p := range t.Peers {
+		if p.Connected && p.Records > 0 {
+			return fmt.Sprintf("%s is %d records behind", p.Name, p.Records)
+		}
+	}
+	return ""
 }
 
 // Counters only ever rise while a daemon runs.

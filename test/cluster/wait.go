@@ -39,8 +39,14 @@ func (c *Cluster) WaitConnected(within time.Duration) {
 			if err != nil {
 				return err.Error()
 			}
-			if len(s.Trees[0].Peers) < len(running)-1 {
-				return fmt.Sprintf("%s has sessions with %d of %d peers: %v", n.Name, len(s.Trees[0].Peers), len(running)-1, s.Peers)
+			connected := 0
+			for _, p := range s.Trees[0].Peers {
+				if p.Connected {
+					connected++
+				}
+			}
+			if connected < len(running)-1 {
+				return fmt.Sprintf("%s is connected to %d of %d peers: %v", n.Name, connected, len(running)-1, s.Problems)
 			}
 		}
 		return ""
@@ -64,9 +70,8 @@ func (c *Cluster) busy() string {
 		if err != nil {
 			return fmt.Sprintf("%s: %v", n.Name, err)
 		}
-		t := s.Trees[0]
-		if t.Pending > 0 || len(t.Blocked) > 0 {
-			return fmt.Sprintf("%s: %s %s, pending %d, blocked %v", n.Name, t.State, t.Reason, t.Pending, t.Blocked)
+		if why := s.Trees[0].busy(); why != "" {
+			return n.Name + ": " + why
 		}
 	}
 	return ""

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"sync"
@@ -92,3 +93,6 @@ func Lost(h *History, trees, stores []string) ([]string, error) {
 	}
 	return lost, nil
 }
+
+// SumOf is the digest of a content.
+func SumOf(content []byte) Sum { return sha256.Sum256(content) }

@@ -66,9 +66,9 @@ func TestLostLooksIntoTheStoresAndAtWhatReplaced(t *testing.T) {
 	contents := map[string][]byte{"visible": []byte("1"), "stored": []byte("2"), "replaced": []byte("3"), "lost": []byte("4")}
 	h := &History{}
 	for name, b := range contents {
-		h.Add(Write{Node: "n", Path: name, Sum: sum(b)})
+		h.Add(Write{Node: "n", Path: name, Sum: SumOf(b)})
 	}
-	h.Add(Write{Node: "m", Path: "replaced", Replaces: []Sum{sum(contents["replaced"])}})
+	h.Add(Write{Node: "m", Path: "replaced", Replaces: []Sum{SumOf(contents["replaced"])}})
 	must(t, os.WriteFile(filepath.Join(tree, "visible"), contents["visible"], 0o644))
 	must(t, os.MkdirAll(filepath.Join(store, "deep", "er"), 0o755))
 	must(t, os.WriteFile(filepath.Join(store, "deep", "er", "x"), contents["stored"], 0o644))
@@ -78,7 +78,7 @@ func TestLostLooksIntoTheStoresAndAtWhatReplaced(t *testing.T) {
 		t.Errorf("Lost = %q, want the one named lost", lost)
 	}
 	// Whoever writes again what it replaced has not saved it anywhere else.
-	h.Add(Write{Node: "m", Path: "lost", Sum: sum(contents["lost"]), Replaces: []Sum{sum(contents["lost"])}})
+	h.Add(Write{Node: "m", Path: "lost", Sum: SumOf(contents["lost"]), Replaces: []Sum{SumOf(contents["lost"])}})
 	lost, err = Lost(h, []string{tree}, []string{store})
 	must(t, err)
 	if len(lost) != 2 {

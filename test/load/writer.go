@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -116,16 +115,14 @@ func (w *Writer) content() []byte {
 	return b
 }
 
-func sum(b []byte) Sum { return sha256.Sum256(b) }
-
 // note records that a path now has that content, nil for none, instead of what it had.
 func (w *Writer) note(p string, content []byte, before state) {
 	wr := Write{Node: w.Node, Path: p}
 	if content != nil {
-		wr.Sum = sum(content)
+		wr.Sum = SumOf(content)
 	}
 	if before.content != nil {
-		wr.Replaces = []Sum{sum(before.content)}
+		wr.Replaces = []Sum{SumOf(before.content)}
 	}
 	w.History.Add(wr)
 }

@@ -30,7 +30,7 @@ func (w *Writer) Wrong(root string) ([]string, error) {
 		}
 		switch s.kind {
 		case file:
-			if e.Type != unix.S_IFREG || e.Sum != sum(s.content) || e.Mode != uint32(s.mode) {
+			if e.Type != unix.S_IFREG || e.Sum != SumOf(s.content) || e.Mode != uint32(s.mode) {
 				say(p, "is not the file of %d bytes and mode %o that was left there", len(s.content), s.mode)
 			}
 		case symlink:
@@ -39,7 +39,7 @@ func (w *Writer) Wrong(root string) ([]string, error) {
 			}
 		case folder:
 			want[p+"/in"] = true
-			if in := tree[p+"/in"]; e.Type != unix.S_IFDIR || in == nil || in.Sum != sum(s.content) {
+			if in := tree[p+"/in"]; e.Type != unix.S_IFDIR || in == nil || in.Sum != SumOf(s.content) {
 				say(p, "is not the folder that was left there")
 			}
 		}
