@@ -36,7 +36,7 @@ func samplePath(i int) signature.Path {
 	return signature.Path(fmt.Sprintf("var/lib/containers/web%02d/rootfs/usr/share/%04d/file-%07d.html", i/50_000, i/100, i))
 }
 
-const batch = 4000
+const batch = 16000
 
 func fill(b testing.TB, s *Store, n int) {
 	for i := range n {

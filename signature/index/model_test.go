@@ -1,6 +1,7 @@
 package index
 
 import (
+	"encoding/hex"
 	"fmt"
 	"os"
 	"testing"
@@ -143,7 +144,7 @@ func dump(x Index, k signature.Knowledge) []string {
 	var out []string
 	say := func(what string) func(signature.Record) bool {
 		return func(r signature.Record) bool {
-			out = append(out, fmt.Sprintf("%s %+v", what, r))
+			out = append(out, what+" "+r.Path.Quote()+" "+hex.EncodeToString(signature.EncodeRecord(r)))
 			return true
 		}
 	}
