@@ -147,13 +147,13 @@ func TestBurstOfNestedFolders(t *testing.T) {
 // again comes under one of its names, and a deep one for where it is in the end.
 func TestRenamedFolder(t *testing.T) {
 	backends(t, func(t *testing.T, cfg Config) {
-		d := mkdir(t, cfg.Root, "d0/in/ner")
+		mkdir(t, cfg.Root, "d0/in/ner")
 		r := start(t, cfg)
 		for n := range 100 {
 			put(t, filepath.Join(cfg.Root, fmt.Sprintf("d%d/in/ner/f%d", n, n)), "x")
 			must(t, os.Rename(filepath.Join(cfg.Root, fmt.Sprintf("d%d", n)), filepath.Join(cfg.Root, fmt.Sprintf("d%d", n+1))))
 		}
-		d = filepath.Join(cfg.Root, "d100/in/ner")
+		d := filepath.Join(cfg.Root, "d100/in/ner")
 		r.await("all", func() bool { return len(r.uncovered("d0", "d50", "d99")) == 0 })
 		r.fence()
 		r.forget()

@@ -17,12 +17,7 @@ import (
 	"github.com/clsync/clsync/signature"
 )
 
-func TestMain(m *testing.M) {
-	if os.Getenv(limitedRoot) != "" {
-		os.Exit(watchLimited())
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A reader runs a monitor and keeps all it hinted.
 type reader struct {

@@ -116,7 +116,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// watch fills changed whenever the list may have changed, until ctx ends.
+// watch fills changed whenever the list may have changed, and at first, until ctx
+// ends.
 func (m *mounts) watch(ctx context.Context, changed chan<- struct{}) error {
 	conn, err := m.file.SyscallConn()
 	if err != nil {
@@ -133,25 +134,21 @@ func (m *mounts) watch(ctx context.Context, changed chan<- struct{}) error {
 	})
 	defer wg.Wait()
 	defer cancel()
-	for {
-		if err := conn.Read(mountsMoved); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil
-			}
-			return fmt.Errorf("watch mounts: %w", err)
-		}
+	// The poller is woken by a change, and takes the kernel's signal by looking: to
+	// be called again is all there is to know. One call of Read serves them all,
+	// since what wakes between two is forgotten. The first call is for what changed
+	// before.
+	err = conn.Read(func(uintptr) (done bool) {
 		select {
 		case changed <- struct{}{}:
 		default:
 		}
+		return false
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
 	}
-}
-
-// mountsMoved tells whether the kernel signals a change, and takes the signal.
-func mountsMoved(fd uintptr) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0 && p[0].Revents&(unix.POLLPRI|unix.POLLERR) != 0
+	return fmt.Errorf("watch mounts: %w", err)
 }
 
 func (m *mounts) close() error { return m.file.Close() }
