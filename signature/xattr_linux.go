@@ -18,6 +18,8 @@ func (c LookConfig) replicates(name string) bool {
 	switch name {
 	case "security.evm", "security.ima":
 		return false
+	case "trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT": // xfs shows the ACLs twice
+		return false
 	case "security.selinux":
 		return c.SELinux
 	case "system.posix_acl_access", "system.posix_acl_default":
