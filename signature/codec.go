@@ -167,8 +167,10 @@ func (s Signature) check(r *wire.Reader) {
 			r.Fail("NUL in a link target")
 		}
 	}
-	if _, err := DecodeXattrs(s.Xattrs); err != nil {
-		r.Fail("%v", err)
+	for _, x := range []Xattrs{s.Xattrs, s.Kept.Xattrs} {
+		if _, err := DecodeXattrs(x); err != nil {
+			r.Fail("%v", err)
+		}
 	}
 }
 
@@ -275,20 +277,24 @@ func WriteKnowledge(w *wire.Writer, k Knowledge) {
 	}
 }
 
-// ReadKnowledge reads a knowledge.
+// ReadKnowledge reads a knowledge: actors in order, none twice.
 func ReadKnowledge(r *wire.Reader) Knowledge {
 	n := r.Array(2 * MaxActors)
 	if n%2 != 0 {
 		r.Fail("knowledge of %d", n)
 	}
 	k := make(Knowledge, min(n/2, 64))
-	for range n / 2 {
+	var last Actor
+	for i := range n / 2 {
 		a := readActor(r)
 		seq := r.Uint(MaxSeq)
+		if i > 0 && last.Compare(a) >= 0 {
+			r.Fail("actors out of order")
+		}
 		if r.Err() != nil {
 			return nil
 		}
-		k[a] = seq
+		k[a], last = seq, a
 	}
 	return k
 }

@@ -161,8 +161,22 @@ func (r *Reader) Tuple(n int) bool {
 	return r.err == nil
 }
 
+// peek returns the type byte of what comes next. msgpack takes nil for 0 and for
+// nothing, -1 for 2^64-1 and text for bytes; the protocol has one way to say a thing.
+func (r *Reader) peek() byte {
+	if r.err != nil {
+		return 0
+	}
+	c, err := r.d.PeekCode()
+	r.take(err)
+	return c
+}
+
 // Uint reads an unsigned number, at most max.
 func (r *Reader) Uint(max uint64) uint64 {
+	if c := r.peek(); r.err == nil && c > 0x7f && (c < 0xcc || c > 0xcf) {
+		r.Fail("type byte %#02x where an unsigned number should be", c)
+	}
 	if r.err != nil {
 		return 0
 	}
@@ -179,6 +193,10 @@ func (r *Reader) Uint(max uint64) uint64 {
 
 // Int reads a signed number.
 func (r *Reader) Int() int64 {
+	c := r.peek()
+	if r.err == nil && c > 0x7f && c < 0xe0 && (c < 0xcc || c > 0xd3) {
+		r.Fail("type byte %#02x where a number should be", c)
+	}
 	if r.err != nil {
 		return 0
 	}
@@ -186,11 +204,18 @@ func (r *Reader) Int() int64 {
 	if !r.take(err) {
 		return 0
 	}
+	if c == 0xcf && n < 0 {
+		r.Fail("a number beyond 63 bits")
+		return 0
+	}
 	return n
 }
 
 // Bool reads a truth value.
 func (r *Reader) Bool() bool {
+	if c := r.peek(); r.err == nil && c != 0xc2 && c != 0xc3 {
+		r.Fail("type byte %#02x where a truth value should be", c)
+	}
 	if r.err != nil {
 		return false
 	}
@@ -200,6 +225,9 @@ func (r *Reader) Bool() bool {
 
 // Bytes reads at most max bytes. The result is a copy.
 func (r *Reader) Bytes(max int) []byte {
+	if c := r.peek(); r.err == nil && (c < 0xc4 || c > 0xc6) {
+		r.Fail("type byte %#02x where bytes should be", c)
+	}
 	if r.err != nil {
 		return nil
 	}
