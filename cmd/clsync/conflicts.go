@@ -154,7 +154,12 @@ func conflictsRestore(a *app) *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "to", "", "copy it into this folder instead")
 	c.Flags().StringVar(&as, "as", "", "put it at this path of its tree instead")
-	c.MarkFlagsMutuallyExclusive("to", "as")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if dir != "" && as != "" {
+			return usage("--to and --as do not go together")
+		}
+		return nil
+	}
 	c.RunE = a.withConflict(func(c *cobra.Command, client *control.Client, k control.Conflict) error {
 		where := k.Path
 		if dir != "" {

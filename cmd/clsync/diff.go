@@ -110,7 +110,7 @@ func compare(ctx context.Context, out io.Writer, name string, kept, live *os.Fil
 			fmt.Fprintf(&text, "%-9s kept %s, now %s\n", f[0], f[1], g[1])
 		}
 	}
-	if a.st.Mode&b.st.Mode&unix.S_IFMT == unix.S_IFREG {
+	if regular(a) && regular(b) {
 		lines, err := contents(ctx, kept, live, a.st.Size, b.st.Size)
 		if err != nil {
 			return err
@@ -130,6 +130,8 @@ type facts struct {
 	st   unix.Stat_t
 	rows [][2]string
 }
+
+func regular(f facts) bool { return f.st.Mode&unix.S_IFMT == unix.S_IFREG }
 
 func factsOf(f *os.File) (out facts, err error) {
 	if err := unix.Fstatat(int(f.Fd()), "", &out.st, unix.AT_EMPTY_PATH); err != nil {

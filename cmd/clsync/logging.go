@@ -24,7 +24,10 @@ func newLog(w io.Writer, format string, level slog.Leveler, journal bool) *slog.
 		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
-		return escapeAttr(a)
+		if format == "json" { // the text handler escapes by itself
+			return escapeAttr(a)
+		}
+		return a
 	}}
 	if format == "json" {
 		h.inner = slog.NewJSONHandler(&h.sink.buf, o)
