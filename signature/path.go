@@ -3,6 +3,7 @@ package signature
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -79,5 +80,8 @@ func Quote(s string) string {
 	return q
 }
 
-// LogValue escapes p, since encoders replace bytes that are not UTF-8.
+// String returns the bytes of p as they are. People and logs get Quote.
 func (p Path) String() string { return string(p) }
+
+// Names yields the names of p from the top down.
+func (p Path) Names() iter.Seq[string] { return strings.SplitSeq(string(p), "/") }

@@ -76,6 +76,10 @@ type Tree struct {
 	Conflicts     int64      `json:"conflicts"`     // states kept in the conflict store
 	Unreadable    []PathNote `json:"unreadable"`    // cannot be looked at
 	Queue         int64      `json:"queue"`         // hints not yet looked at
+	Undecided     int64      `json:"undecided"`     // paths with several versions, no verdict yet
+	Local         int64      `json:"local"`         // changed here on a receive-only tree
+	LocalPaths    []PathNote `json:"local_paths,omitempty"`
+	Resting       int64      `json:"resting"` // replaced files that a program still holds open
 	Counters      Counters   `json:"counters"`
 	Peers         []Lag      `json:"peers"`
 }

@@ -135,7 +135,7 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 			if r.Shown.Type == signature.File && r.Mark.Ino == q.Mark.Ino && r.Mark.Dev == q.Mark.Dev {
 				task.Source = NoContent // linked with it already; facts follow
 			} else {
-				task.Source, task.Name, task.From = FromLink, q.Path, q.Mark
+				task.Source, task.Name, task.From, task.FromSig = FromLink, q.Path, q.Mark, q.Shown
 			}
 			return false
 		}
@@ -146,13 +146,13 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 	}
 	for _, q := range b.tasks {
 		if q.Target == t.Sig && q.Path != r.Path && groupName(q.Version) == groupName(t.Version) && q.Form == signature.Plain {
-			task.Source, task.Name = FromLink, q.Path
+			task.Source, task.Name, task.FromSig = FromLink, q.Path, q.Target
 			return true
 		}
 	}
 	if r.Shown.Type == signature.File && r.Shown.SameContent(t.Sig) {
 		if c.strangers(r, t) {
-			task.Source, task.Name, task.From = FromCopy, r.Path, r.Mark
+			task.Source, task.Name, task.From, task.FromSig = FromCopy, r.Path, r.Mark, r.Shown
 		}
 		return true
 	}
@@ -172,7 +172,7 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 		if qr.Shown.Type != signature.File || qr.Held.Form != signature.Plain {
 			return true
 		}
-		task.Source, task.Name, task.From, found = FromCopy, q, qr.Mark, true
+		task.Source, task.Name, task.From, task.FromSig, found = FromCopy, q, qr.Mark, qr.Shown, true
 		if qt, ok := c.targetOf(qr); ok && qt.Sig.Type == signature.Absent && qr.Mark.Links <= 1 && c.pending[q] && keeps(qr, qt) == nil {
 			if at := c.retry[q].at; at.IsZero() {
 				task.Source = FromMove

@@ -206,6 +206,7 @@ func (c *Core) Step(now time.Time, ev Event) Effects {
 	case Stored:
 		c.stored(now, ev)
 	case Rules:
+		c.cfg.Delay = ev.Delay
 		c.rulesChanged()
 	case Tick:
 	}

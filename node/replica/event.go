@@ -77,8 +77,8 @@ type (
 		Task StoreTask
 		OK   bool
 	}
-	// Rules: what is ignored has changed.
-	Rules struct{}
+	// Rules: what is ignored, or how long changes rest, has changed.
+	Rules struct{ Delay time.Duration }
 	// Tick: time passed.
 	Tick struct{}
 )
@@ -150,8 +150,11 @@ type ApplyTask struct {
 	Expect  signature.Signature // what it should show now
 	Mark    signature.StatMark
 	Source  Source
-	Name    signature.Path     // of FromMove, FromCopy, FromLink
-	From    signature.StatMark // the mark of Name
+	Name    signature.Path // of FromMove, FromCopy, FromLink
+	// From and FromSig: what Name shows now. From is zero where an earlier task of
+	// the batch makes it.
+	From    signature.StatMark
+	FromSig signature.Signature
 	Staged  Staged
 	// Keep: what is displaced is the content of a listed version, this one, and
 	// goes into the conflict store.

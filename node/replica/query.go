@@ -44,6 +44,7 @@ type Stuck struct {
 	Err   error
 	Since time.Time
 	Busy  bool
+	Look  bool // it cannot be looked at; otherwise it cannot land
 }
 
 // Stuck lists paths that failed at least twice, by path, at most max of them.
@@ -51,7 +52,7 @@ func (c *Core) Stuck(max int) []Stuck {
 	var all []Stuck
 	for p, s := range c.retry {
 		if s.tries > 1 || s.kind == Blocked {
-			all = append(all, Stuck{p, s.why, s.err, s.since, s.kind == Busy})
+			all = append(all, Stuck{p, s.why, s.err, s.since, s.kind == Busy, s.look})
 		}
 	}
 	slices.SortFunc(all, func(a, b Stuck) int { return cmp.Compare(a.Path, b.Path) })
@@ -92,8 +93,22 @@ func (c *Core) State() State {
 // A Lag is how far a peer is behind this node.
 type Lag struct {
 	ID      signature.NodeID
-	Records uint64 // changes known here that the peer has not landed
-	Unknown uint64 // of these, not even taken in
+	Records uint64 // paths listed here whose newest the peer has not landed; at most maxLag
+	Bytes   int64  // contents of these
+}
+
+// maxLag bounds how many records a question about a peer's lag goes through.
+const maxLag = 10000
+
+// lacks counts the paths that list a version beyond k, and the bytes of it, up to
+// maxLag paths.
+func (c *Core) lacks(k signature.Knowledge) (records uint64, bytes int64) {
+	c.ix.Since(k, func(r signature.Record) bool {
+		records++
+		bytes += r.Listed[0].Sig.Size
+		return records < maxLag
+	})
+	return records, bytes
 }
 
 // Lags lists all peers with a session.
@@ -103,7 +118,9 @@ func (c *Core) Lags() []Lag {
 		p, l := c.peers[id], Lag{ID: id}
 		for a, seq := range c.knowledge {
 			l.Records += seq - min(seq, p.landed[a])
-			l.Unknown += seq - min(seq, p.known[a])
+		}
+		if l.Records > 0 {
+			l.Records, l.Bytes = c.lacks(p.landed)
 		}
 		lags = append(lags, l)
 	}

@@ -18,11 +18,11 @@ const Version = 1
 
 // Types of frames on a session.
 const (
-	TypeHead   byte = 1
-	TypeCut    byte = 2
-	TypeAck    byte = 3
-	TypeWant   byte = 4
-	TypeDone   byte = 5
+	TypeHead byte = 1
+	TypeCut  byte = 2
+	TypeAck  byte = 3
+	TypeWant byte = 4
+	TypeDone byte = 5
 )
 
 // Bounds of what one message holds.
@@ -31,14 +31,18 @@ const (
 	MaxItems    = 1024      // of a want
 	MaxListings = 1 << 14   // of one page
 	PageBytes   = 192 << 10 // after which a page is closed
+	MaxLane     = 3
+	MaxArgs     = 64 // words of an argument vector
 )
 
-// Head is what a node knows and has landed of a tree. The first one on a session
-// opens the tree: the receiver may stream cuts from then on.
+// Head is what a node knows and has landed of a tree. One with Begin opens the tree
+// on a session: whatever was under way for it counts for nothing, the receiver
+// answers with its own head and may stream cuts from then on.
 type Head struct {
 	Tree          string
 	Known, Landed signature.Knowledge
 	ReceiveOnly   bool
+	Begin         bool
 }
 
 // CutPage is one page of a cut. Pages come in order, from 0; the last one brings
@@ -62,17 +66,16 @@ type Ack struct {
 type Want struct {
 	Tree  string
 	Batch uint64
-	Large bool
+	Lane  uint8 // how rsync is to be run, see Push
 	Items []Item
 }
 
 // Item is one wanted content.
 type Item struct {
-	Path  signature.Path
-	Dot   signature.Dot
-	Hash  signature.Hash
-	Size  int64
-	Basis bool
+	Path signature.Path
+	Dot  signature.Dot
+	Hash signature.Hash
+	Size int64
 }
 
 // Answer is what became of an item, at its sender.
@@ -118,11 +121,12 @@ func TreeName(s string) bool {
 // Encode writes a head.
 func (h Head) Encode() []byte {
 	w := wire.NewWriter()
-	w.Array(4)
+	w.Array(5)
 	writeTree(w, h.Tree)
 	signature.WriteKnowledge(w, h.Known)
 	signature.WriteKnowledge(w, h.Landed)
 	w.Bool(h.ReceiveOnly)
+	w.Bool(h.Begin)
 	return w.Frame()
 }
 
@@ -130,11 +134,12 @@ func (h Head) Encode() []byte {
 func DecodeHead(b []byte) (Head, error) {
 	r := wire.NewReader(b)
 	var h Head
-	r.Tuple(4)
+	r.Tuple(5)
 	h.Tree = readTree(r)
 	h.Known = signature.ReadKnowledge(r)
 	h.Landed = signature.ReadKnowledge(r)
 	h.ReceiveOnly = r.Bool()
+	h.Begin = r.Bool()
 	return h, r.Err()
 }
 
@@ -221,15 +226,14 @@ func (m Want) Encode() []byte {
 	w.Array(4)
 	writeTree(w, m.Tree)
 	w.Uint(m.Batch)
-	w.Bool(m.Large)
+	w.Uint(uint64(m.Lane))
 	w.Array(len(m.Items))
 	for _, it := range m.Items {
-		w.Array(5)
+		w.Array(4)
 		w.String(string(it.Path))
 		signature.WriteDot(w, it.Dot)
 		w.Bytes(it.Hash.Sum[:])
 		w.Int(it.Size)
-		w.Bool(it.Basis)
 	}
 	return w.Frame()
 }
@@ -241,15 +245,14 @@ func DecodeWant(b []byte) (Want, error) {
 	r.Tuple(4)
 	m.Tree = readTree(r)
 	m.Batch = r.Uint(math.MaxUint64)
-	m.Large = r.Bool()
+	m.Lane = uint8(r.Uint(MaxLane))
 	n := r.Array(MaxItems)
 	seen := make(map[signature.Path]bool, n)
 	for range n {
-		r.Tuple(5)
+		r.Tuple(4)
 		it := Item{Path: signature.ReadPath(r), Dot: signature.ReadDot(r), Hash: signature.Hash{Algorithm: signature.SHA256}}
 		r.Fixed(it.Hash.Sum[:])
 		it.Size = r.Int()
-		it.Basis = r.Bool()
 		if r.Err() == nil && (it.Size < 0 || seen[it.Path]) {
 			r.Fail("item %s", it.Path.Quote())
 		}
@@ -259,8 +262,8 @@ func DecodeWant(b []byte) (Want, error) {
 		seen[it.Path] = true
 		m.Items = append(m.Items, it)
 	}
-	if m.Large && len(m.Items) != 1 {
-		r.Fail("large want of %d items", len(m.Items))
+	if n == 0 {
+		r.Fail("want of nothing")
 	}
 	return m, r.Err()
 }
@@ -320,9 +323,18 @@ func DecodePush(b []byte) (Push, error) {
 	r.Tuple(4)
 	m.Tree = readTree(r)
 	m.Batch = r.Uint(math.MaxUint64)
-	m.Lane = uint8(r.Uint(8))
-	for range r.Array(64) {
+	m.Lane = uint8(r.Uint(MaxLane))
+	for range r.Array(MaxArgs) {
 		m.Argv = append(m.Argv, string(r.Bytes(4096)))
 	}
 	return m, r.Err()
+}
+
+// TreeOf reads the name of the tree that a frame is about: the first element of
+// every message.
+func TreeOf(b []byte) (string, error) {
+	r := wire.NewReader(b)
+	r.Array(16)
+	s := readTree(r)
+	return s, r.Err()
 }

@@ -1,0 +1,385 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/clsync/clsync/node/replica"
+	"github.com/clsync/clsync/signature"
+	"github.com/clsync/clsync/transfer/disk"
+	"github.com/clsync/clsync/transfer/message"
+	"github.com/clsync/clsync/transfer/rsync"
+	"github.com/clsync/clsync/transfer/session"
+)
+
+// maxServing bounds the wants of one peer that are served side by side; more are
+// answered as failed, and asked for again.
+const maxServing = 8
+
+// A receiving is a batch that this node has asked for.
+type receiving struct {
+	from signature.NodeID
+	lane rsync.Lane
+	ctx  context.Context
+
+	mu      sync.Mutex
+	streams sync.WaitGroup
+	runs    int
+	ended   bool
+	done    chan message.Done // the peer's answer; capacity 1
+	gone    chan struct{}     // closed when the session ends
+}
+
+func (f *fetches) add(batch uint64, r *receiving) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.run == nil {
+		f.run = map[uint64]*receiving{}
+	}
+	f.run[batch] = r
+}
+
+func (f *fetches) remove(batch uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.run, batch)
+}
+
+func (f *fetches) get(from signature.NodeID, batch uint64) *receiving {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r := f.run[batch]; r != nil && r.from == from {
+		return r
+	}
+	return nil
+}
+
+func (f *fetches) answered(from signature.NodeID, d message.Done) {
+	if r := f.get(from, d.Batch); r != nil {
+		select {
+		case r.done <- d:
+		default: // answered already
+		}
+	}
+}
+
+// abandon ends what was asked of a peer whose session has ended.
+func (f *fetches) abandon(from signature.NodeID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.run {
+		if r.from == from {
+			select {
+			case <-r.gone:
+			default:
+				close(r.gone)
+			}
+		}
+	}
+}
+
+// fetch asks a peer for contents and waits for them in staging.
+func (t *tree) fetch(ctx context.Context, task replica.FetchTask) {
+	r := &receiving{from: task.From, done: make(chan message.Done, 1), gone: make(chan struct{})}
+	t.fetches.add(task.Batch, r)
+	t.background.Go(func() error {
+		defer t.fetches.remove(task.Batch)
+		t.post(ctx, replica.Fetched{Batch: task.Batch, Items: t.receive(ctx, task, r)})
+		return nil
+	})
+}
+
+func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving) []replica.FetchedItem {
+	items := make([]replica.FetchedItem, len(task.Items))
+	for i, it := range task.Items {
+		items[i] = replica.FetchedItem{FetchItem: it, Outcome: replica.Failed}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.ctx = ctx
+	var err error
+	ok := t.root.with(ctx, func(root *signature.Root) { r.lane, err = t.prepare(ctx, root, task) })
+	if !ok {
+		return items
+	}
+	if err != nil {
+		t.log.Warn("cannot receive; tried again", "peer", t.node.peerName(task.From), "err", err)
+		return items
+	}
+	w := message.Want{Tree: t.name, Batch: task.Batch, Lane: uint8(r.lane)}
+	for _, it := range task.Items {
+		w.Items = append(w.Items, message.Item{Path: it.Path, Dot: it.Dot, Hash: it.Hash, Size: it.Size})
+	}
+	if err := t.sendPatiently(ctx, task.From, message.TypeWant, w.Encode()); err != nil {
+		return items
+	}
+	var d message.Done
+	select {
+	case d = <-r.done:
+	case <-r.gone:
+		cancel()
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.streams.Wait()
+	if len(d.Answers) != len(items) {
+		return items
+	}
+	ctx = context.WithoutCancel(ctx) // what is here is verified, whatever happens to the session
+	t.root.with(ctx, func(root *signature.Root) { t.verify(ctx, root, task.Batch, d.Answers, items) })
+	return items
+}
+
+// prepare makes the batch's staging folder and chooses the lane. A clone of the live
+// file can be patched in place: only what changed is written.
+func (t *tree) prepare(ctx context.Context, root *signature.Root, task replica.FetchTask) (rsync.Lane, error) {
+	d, err := t.openDisk(root)
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	if _, err := d.Batch(batchName(task.Batch)); err != nil {
+		return 0, err
+	}
+	if task.Lane != replica.Large || !task.Items[0].Basis {
+		return rsync.Small, nil
+	}
+	switch err := d.Seed(ctx, batchName(task.Batch), task.Items[0].Path); {
+	case err == nil:
+		return rsync.LargeReflink, nil
+	case errors.Is(err, disk.ErrNoReflink):
+		return rsync.LargeCompare, nil
+	case signature.IsAbsent(err):
+		return rsync.Small, nil
+	default:
+		return 0, err
+	}
+}
+
+// verify compares what was staged with the hashes that were asked for.
+func (t *tree) verify(ctx context.Context, root *signature.Root, batch uint64, answers []message.Answer, items []replica.FetchedItem) {
+	d, err := t.openDisk(root)
+	if err != nil {
+		t.log.Warn("cannot verify; fetched again", "err", err)
+		return
+	}
+	defer d.Close()
+	for i := range items {
+		it := &items[i]
+		switch answers[i] {
+		case message.NotHere:
+			it.Outcome = replica.NotHere
+			continue
+		case message.Failed:
+			continue
+		}
+		h, size, err := d.HashStaged(ctx, batchName(batch), it.Path)
+		switch {
+		case err == nil && h == it.Hash && size == it.Size:
+			it.Outcome = replica.Got
+		case err == nil:
+			// Torn under rsync's hands, or a peer that lies: not what its
+			// version names, so it is not wanted.
+			t.log.Warn("content is not what its version names; dropped", "path", it.Path.Quote(), "version", it.Dot.String())
+			it.Outcome = replica.NotHere
+		case signature.IsAbsent(err):
+			it.Outcome = replica.NotHere
+		default:
+			t.log.Warn("staged content cannot be read", "path", it.Path.Quote(), "err", err)
+		}
+	}
+}
+
+// incoming takes in a stream that a peer opened to push a batch.
+func (t *tree) incoming(from signature.NodeID, p message.Push, s *session.Stream) {
+	r := t.fetches.get(from, p.Batch)
+	if r == nil {
+		t.node.reject(s, "no such batch")
+		return
+	}
+	r.mu.Lock()
+	if r.ended || r.ctx == nil || r.runs >= 2 || rsync.Lane(p.Lane) != r.lane {
+		r.mu.Unlock()
+		t.node.reject(s, "not as it was asked for")
+		return
+	}
+	r.runs++
+	r.streams.Add(1)
+	ctx := r.ctx
+	r.mu.Unlock()
+	t.background.Go(func() error {
+		defer r.streams.Done()
+		t.runReceiver(ctx, from, p, r.lane, s)
+		return nil
+	})
+}
+
+// upToRoot leads from a batch's staging folder to the tree's root.
+const upToRoot = "../../.."
+
+func compareDest(lane rsync.Lane) string {
+	if lane == rsync.LargeCompare {
+		return upToRoot
+	}
+	return ""
+}
+
+func (t *tree) runReceiver(ctx context.Context, from signature.NodeID, p message.Push, lane rsync.Lane, s *session.Stream) {
+	batch := batchName(p.Batch)
+	if err := rsync.CheckPeerArgs(lane, batch, compareDest(lane), p.Argv); err != nil {
+		t.node.reject(s, err.Error())
+		t.node.rogue(from, err)
+		return
+	}
+	if err := s.Accept(ctx); err != nil {
+		return // the sender notices as well
+	}
+	t.counts.rsyncRuns.Add(1)
+	dir := t.cfg.Load().Path
+	_, err := rsync.Receive(ctx, rsync.ReceiveSpec{
+		Binary: t.node.rsync, Helper: t.node.helper("jail"), Lane: lane,
+		StagingDir: dir + "/" + signature.Private + "/staging/" + batch, TreeRoot: dir,
+		CompareDest: compareDest(lane), Jail: t.node.jail, Logger: t.log,
+	}, serverConn{s})
+	if err != nil && ctx.Err() == nil {
+		t.log.Warn("receiving rsync", "peer", t.node.peerName(from), "err", err)
+	}
+}
+
+// serve answers a want: it pushes what this disk holds and says of each item what
+// became of it. It is called by the tree's goroutine.
+func (t *tree) serve(ctx context.Context, from signature.NodeID, w message.Want, s *peerSession) {
+	answers := make([]message.Answer, len(w.Items))
+	marks := make([]signature.StatMark, len(w.Items))
+	for i, it := range w.Items {
+		answers[i] = message.NotHere
+		if m, ok := t.core.Serves(it.Path, it.Hash); ok {
+			answers[i], marks[i] = message.Sealed, m
+		}
+	}
+	if s.serving >= maxServing || !rsync.Lane(w.Lane).Valid() {
+		for i := range answers {
+			answers[i] = message.Failed
+		}
+		t.send(from, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
+		return
+	}
+	s.serving++
+	t.background.Go(func() error {
+		t.push(ctx, from, w, answers, marks)
+		err := t.sendPatiently(ctx, from, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
+		if err != nil && !errors.Is(err, session.ErrGone) && ctx.Err() == nil {
+			t.node.hub.Drop(from, fmt.Errorf("answer a want: %w", err))
+		}
+		return t.ended(ctx, s)
+	})
+}
+
+func (t *tree) ended(ctx context.Context, s *peerSession) error {
+	// The session may be over; its count then belongs to nobody.
+	if err := t.call(ctx, func() { s.serving-- }); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// push sends the contents and looks at each source again: what moved meanwhile is
+// left out and comes as its own change.
+func (t *tree) push(ctx context.Context, to signature.NodeID, w message.Want, answers []message.Answer, marks []signature.StatMark) {
+	t.root.with(ctx, func(root *signature.Root) {
+		var live, kept []int
+		for i := range answers {
+			switch answers[i] {
+			case message.Sealed:
+				if m, ok := stat(root, w.Items[i].Path); ok && m.Same(marks[i]) {
+					live = append(live, i)
+					continue
+				}
+				answers[i] = message.NotHere
+				kept = append(kept, i)
+			case message.NotHere:
+				kept = append(kept, i)
+			}
+		}
+		if len(live) > 0 {
+			err := t.pushFrom(ctx, to, w, root.Handle(), live)
+			for _, i := range live {
+				if m, ok := stat(root, w.Items[i].Path); !ok || !m.Same(marks[i]) {
+					answers[i] = message.NotHere
+				} else if err != nil {
+					answers[i] = message.Failed
+				} else {
+					t.counts.contentsSent.Add(1)
+					t.counts.bytesSent.Add(w.Items[i].Size)
+				}
+			}
+		}
+		if len(kept) > 0 {
+			t.pushKept(ctx, to, w, root, kept, answers)
+		}
+	})
+}
+
+func (t *tree) pushFrom(ctx context.Context, to signature.NodeID, w message.Want, dir *os.File, which []int) error {
+	names := make([]signature.Path, 0, len(which))
+	for _, i := range which {
+		names = append(names, w.Items[i].Path)
+	}
+	lane := rsync.Lane(w.Lane)
+	t.counts.rsyncRuns.Add(1)
+	began := time.Now()
+	_, err := rsync.Send(ctx, rsync.SendSpec{
+		Binary: t.node.rsync, Helper: t.node.helper("rsh"), Dir: dir, Lane: lane, Batch: batchName(w.Batch),
+		Names: names, CompareDest: compareDest(lane), Logger: t.log,
+	}, &pushConn{ctx: ctx, hub: t.node.hub, to: to, push: message.Push{Tree: t.name, Batch: w.Batch, Lane: w.Lane}})
+	if err != nil && ctx.Err() == nil {
+		t.log.Warn("push failed; the peer asks again", "peer", t.node.peerName(to), "paths", len(names), "err", err)
+		return err
+	}
+	t.log.Debug("pushed", "peer", t.node.peerName(to), "paths", len(names), "took", time.Since(began))
+	return err
+}
+
+// pushKept serves contents that only the conflict store has, from a folder in which
+// they have the names they were asked for by.
+func (t *tree) pushKept(ctx context.Context, to signature.NodeID, w message.Want, root *signature.Root, which []int, answers []message.Answer) {
+	d, err := t.openDisk(root)
+	if err != nil {
+		t.log.Warn("conflict store cannot be opened", "err", err)
+		return
+	}
+	defer d.Close()
+	want := map[signature.Path]signature.Hash{}
+	for _, i := range which {
+		want[w.Items[i].Path] = w.Items[i].Hash
+	}
+	dir, found, err := d.ServeKept("serve-"+to.String()+"-"+batchName(w.Batch), want)
+	if err != nil {
+		t.log.Warn("conflict store cannot be served", "err", err)
+		return
+	}
+	if dir == nil {
+		return
+	}
+	defer dir.Close()
+	var have []int
+	for _, i := range which {
+		if found[w.Items[i].Path] {
+			have = append(have, i)
+		}
+	}
+	if err := t.pushFrom(ctx, to, w, dir.File, have); err != nil {
+		return
+	}
+	for _, i := range have {
+		answers[i] = message.Sealed
+		t.counts.contentsSent.Add(1)
+		t.counts.bytesSent.Add(w.Items[i].Size)
+	}
+}
