@@ -64,6 +64,7 @@ func (k *caster) hint(tree string) {
 // run sends and hears until ctx ends. Multicast is a convenience: where it does
 // not work it is tried again, and nothing else stops.
 func (k *caster) run(ctx context.Context) error {
+	said := ""
 	for ctx.Err() == nil {
 		m, err := k.open()
 		if err == nil {
@@ -72,7 +73,10 @@ func (k *caster) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		k.log.Warn("multicast", "err", err)
+		if err.Error() != said { // once, not every ten seconds
+			said = err.Error()
+			k.log.Warn("multicast", "err", err)
+		}
 		select {
 		case <-time.After(k.pace.rescan):
 		case <-ctx.Done():
@@ -151,12 +155,14 @@ func (k *caster) speak(ctx context.Context, m medium) error {
 		last   = map[string]time.Time{} // per tree; at most MaxTrees
 		limit  = rate.NewLimiter(sendRate, sendBurst)
 		timer  = time.NewTimer(0)
+		said   string
 	)
 	defer timer.Stop()
 	for {
 		if now = time.Now(); !now.Before(scan) {
 			fresh, err := m.refresh()
-			if err != nil {
+			if err != nil && err.Error() != said {
+				said = err.Error()
 				k.log.Warn("interfaces", "err", err)
 			}
 			if fresh {

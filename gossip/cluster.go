@@ -51,6 +51,7 @@ type Cluster struct {
 	at      atomic.Pointer[netip.AddrPort]
 
 	keys sync.Mutex // one SetKeys at a time
+	word sync.Mutex // from a head's entry in the table to its place in the queues, else an older one could come last
 
 	mu        sync.Mutex // below memberlist's locks and above the mailbox's
 	members   map[signature.NodeID]present
@@ -70,6 +71,7 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	cfg.Seeds = slices.Clone(cfg.Seeds)
+	cfg.Multicast.Interfaces = slices.Clone(cfg.Multicast.Interfaces)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -227,6 +229,8 @@ func (c *Cluster) Announce(tree string, digest []byte) error {
 	if tree == "" {
 		return errors.New("announce a tree without a name")
 	}
+	c.word.Lock()
+	defer c.word.Unlock()
 	h, news, err := c.heads.announce(tree, digest)
 	if err != nil {
 		return fmt.Errorf("announce %.64q: %w", tree, err)
@@ -238,7 +242,7 @@ func (c *Cluster) Announce(tree string, digest []byte) error {
 	return nil
 }
 
-// spread queues a head for gossip and, if it is ours, for multicast.
+// spread queues a head for gossip and, if it is ours, for multicast. word is held.
 func (c *Cluster) spread(h head) {
 	b, err := h.encode()
 	if err != nil {
@@ -270,6 +274,8 @@ func (b broadcast) Invalidates(o memberlist.Broadcast) bool {
 
 // learn takes in a head, however it came, and passes on what is new.
 func (c *Cluster) learn(h head) {
+	c.word.Lock()
+	defer c.word.Unlock()
 	switch c.heads.learn(time.Now(), h, c.isMember) {
 	case stale:
 		c.stats.headsStale.Add(1)

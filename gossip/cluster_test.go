@@ -423,3 +423,23 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
+
+func TestIPv6(t *testing.T) {
+	cfg := config(1)
+	cfg.Listen = "[::1]:0"
+	c, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		t.Skipf("needs IPv6 on loopback: %v", err)
+	}
+	c.Close()
+	a := start(t, cfg)
+	cfg = config(2)
+	cfg.Listen = "[::1]:0"
+	cfg.Seeds = seeds(a)
+	b := start(t, cfg)
+	b.until("a is a member", b.members(1))
+	if got := b.Members()[0].SessionAddr; got != "[::1]:7001" {
+		t.Errorf("session at %s", got)
+	}
+	a.until("b is a member", a.members(1))
+}

@@ -77,6 +77,27 @@ func TestMulticastOnOneMachine(t *testing.T) {
 		t.Error("a node with another beacon key was joined")
 	}
 
+	// A flood of what nobody signed: it is counted, and a head still gets through.
+	flood, err := openMulticast(a.cfg.Multicast, netip.Addr{}, a.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flood.Close()
+	if _, err := flood.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	s := newSeal("test", [][]byte{key(66)})
+	for i := range 20_000 {
+		if _, err := flood.send(func() []byte { return s.close(beaconOf(7, uint64(i+1))) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.until("it opens no more than it may", func() bool { return a.Stats().RateLimited > 0 })
+	if err := a.Announce("web", []byte("three")); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it has the head after the flood", b.headIs(nodeID(1), "web", "three"))
+
 	// Given the key, it joins.
 	if err := d.SetKeys([][]byte{key(1)}, [][]byte{key(2)}); err != nil {
 		t.Fatal(err)

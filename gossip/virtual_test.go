@@ -321,6 +321,12 @@ func TestSlowReaderHoldsNobodyUp(t *testing.T) {
 	if n := len(c.heads.other); n > maxHeads {
 		t.Errorf("%d heads kept", n)
 	}
+	for i := range 20 * MaxTrees { // nobody is a member: the old make room
+		c.learn(head{node: nodeID(byte(220 + i/MaxTrees)), boot: 1, seq: uint64(i + 1), tree: fmt.Sprint(i), digest: "d"})
+	}
+	if n := len(c.heads.other); n != maxHeads {
+		t.Errorf("%d heads kept, want %d", n, maxHeads)
+	}
 	for i := range MaxTrees + 10 {
 		c.learn(head{node: nodeID(200), boot: 1, seq: uint64(i + 1), tree: fmt.Sprint(i), digest: "d"})
 	}
