@@ -60,11 +60,14 @@ func run(binary string) (err error) {
 		}
 		err = os.RemoveAll(dir)
 	}()
-	if err := d.start(); err != nil {
-		return err
-	}
-	if err := d.show(); err != nil {
-		return err
+	for _, part := range []func() error{d.start, d.show} {
+		if err := part(); err != nil {
+			if ctx.Err() != nil && seconds == 0 {
+				fmt.Println("\nStopping.")
+				return nil
+			}
+			return err
+		}
 	}
 	d.epilogue()
 	if seconds == 0 {
