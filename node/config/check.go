@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/clsync/clsync/signature"
 	"github.com/clsync/clsync/signature/rules"
 )
 
@@ -216,14 +217,21 @@ func (r *reader) together(c *Config) {
 				r.fail(key+".path", "path: %q and %q of tree %q lie within each other", t.Path, o.Path, o.Name)
 			}
 		}
-		for _, own := range []struct{ key, path string }{
-			{"state_dir", c.StateDir}, {"run_dir", c.RunDir}, {"key_file", c.KeyFile},
-		} {
-			if within(own.path, t.Path) {
-				r.fail(key+".path", "path: %s (%q) lies in the tree; it must never be replicated", own.key, own.path)
+		for _, own := range []struct {
+			key, path string
+			folder    bool
+		}{{"state_dir", c.StateDir, true}, {"run_dir", c.RunDir, true}, {"key_file", c.KeyFile, false}} {
+			if within(own.path, t.Path) && !ignored(*t, own.path, own.folder) {
+				r.fail(key+".path", "path: %s (%q) lies in the tree and must never be replicated: ignore it, or move it", own.key, own.path)
 			}
 		}
 	}
+}
+
+// ignored tells whether the tree's rules leave out a path that lies in it.
+func ignored(t Tree, path string, folder bool) bool {
+	p, err := signature.ParsePath(strings.TrimPrefix(strings.TrimPrefix(path, t.Path), "/"))
+	return err == nil && t.Rules.Ignored(p, folder)
 }
 
 // within tells whether path is dir or lies beneath it.

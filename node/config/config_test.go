@@ -132,7 +132,7 @@ f:7: only: want a list such as ["a", "b"], not x`},
 		{"bad only", tree + "only = [\n  \"!x\",\n]", `f:4: only: pattern "!x": an exception belongs in ignore`},
 		{"same name", tree + "[[tree]]\nname = \"w\"\npath = \"/v\"", `f:5: name: there are two trees "w"`},
 		{"nested", tree + "[[tree]]\nname = \"v\"\npath = \"/w/v\"", `f:6: path: "/w/v" and "/w" of tree "w" lie within each other`},
-		{"key in a tree", "[[tree]]\nname = \"e\"\npath = \"/etc\"", `f:3: path: key_file ("/etc/clsync/cluster.key") lies in the tree; it must never be replicated`},
+		{"key in a tree", "[[tree]]\nname = \"e\"\npath = \"/etc\"", `f:3: path: key_file ("/etc/clsync/cluster.key") lies in the tree and must never be replicated: ignore it, or move it`},
 		{"public metrics", `metrics = "0.0.0.0:80"`, `f:1: metrics: "0.0.0.0:80" is not a loopback address: metrics are not encrypted and ask for no password`},
 		{"unicast", "[multicast]\ngroup = \"10.0.0.1:5\"", `f:2: group: "10.0.0.1:5" is not an IPv4 multicast group with its port`},
 		{"cidr", "[gossip]\ncidrs = [\"10.0.0.1/8\"]", `f:2: cidrs: "10.0.0.1/8" has bits beyond its length; write "10.0.0.0/8"`},
@@ -159,6 +159,15 @@ f:7: only: want a list such as ["a", "b"], not x`},
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestKeyLeftOut: /etc can be a tree if the rules leave the key out.
+func TestKeyLeftOut(t *testing.T) {
+	for _, rules := range []string{`only = ["passwd", "shadow"]`, `ignore = ["/clsync/"]`, `ignore = ["*.key"]`} {
+		if _, err := Parse("f", "[[tree]]\nname = \"e\"\npath = \"/etc\"\n"+rules); err != nil {
+			t.Errorf("%s: %v", rules, err)
+		}
 	}
 }
 
