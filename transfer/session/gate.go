@@ -21,6 +21,7 @@ type gate struct {
 	strangers int // connections in the handshake
 	members   int
 	visitors  map[netip.Addr]*visitor
+	swept     time.Time
 }
 
 type visitor struct {
@@ -88,8 +89,13 @@ func (g *gate) leaver(share *int, v *visitor) func() {
 	})
 }
 
-// sweep drops the visitors that nothing is held against.
+// sweep drops the visitors that nothing is held against. Once a second is enough:
+// a flood from many addresses must not make us do it for each.
 func (g *gate) sweep(now time.Time) {
+	if now.Sub(g.swept) < time.Second {
+		return
+	}
+	g.swept = now
 	for ip, v := range g.visitors {
 		if v.pending == 0 && v.limit.TokensAt(now) >= float64(g.perSecond) {
 			delete(g.visitors, ip)

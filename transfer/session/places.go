@@ -12,6 +12,7 @@ const (
 	hintFor       = time.Hour // an address that never worked is tried so long after the last hint
 	hintGap       = time.Second
 	selfPause     = 10 * time.Minute // until an address that was our own is tried again
+	steady        = 10 * time.Second // a session that lived so long was no failure
 )
 
 // A place is an address where a peer may be.
@@ -134,7 +135,7 @@ func (p *places) due(now time.Time, wanted func(signature.NodeID) bool) (out []*
 // reached notes that id was found at addr.
 func (p *places) reached(now time.Time, addr string, id signature.NodeID) {
 	if at := p.byAddr[addr]; at != nil {
-		at.dialing, at.fails, at.worked, at.id = false, 0, now, id
+		at.dialing, at.worked, at.id = false, now, id
 		at.next = now.Add(p.min)
 	}
 }
@@ -155,14 +156,19 @@ func (p *places) own(now time.Time, addr string) {
 	}
 }
 
-// lost notes that the session with id ended: its places are tried again soon.
-func (p *places) lost(now time.Time, id signature.NodeID, jitter float64) {
+// lost notes that a session with id ended that had lived so long. Its places are
+// tried again soon, but not if sessions come and go: two machines with one key
+// would take them from each other for ever.
+func (p *places) lost(now time.Time, id signature.NodeID, lived time.Duration, jitter float64) {
 	for _, at := range p.byAddr {
-		if at.id == id && !at.dialing {
-			if soon := now.Add(backoff(p.min, p.max, 1, jitter)); soon.Before(at.next) || at.next.Before(now) {
-				at.next = soon
-			}
+		if at.id != id || at.dialing {
+			continue
 		}
+		at.fails++
+		if lived >= steady {
+			at.fails = 1
+		}
+		at.next = now.Add(backoff(p.min, p.max, at.fails, jitter))
 	}
 }
 

@@ -66,6 +66,7 @@ func (s *session) end(why error) { s.cancel(why) }
 func (s *session) run() {
 	h := s.hub
 	defer close(s.done)
+	began := time.Now()
 	stop := context.AfterFunc(s.ctx, func() {
 		// The reader ends now; the writer has time for a last word.
 		_ = s.c.SetReadDeadline(time.Unix(1, 0))
@@ -94,13 +95,14 @@ func (s *session) run() {
 	s.queue.close()
 	h.mu.Lock()
 	h.drop(s)
+	if errors.Is(why, ErrFrame) {
+		h.counts.malformed.Add(1)
+		h.strike(time.Now(), s.peer.ID)
+	}
 	h.mu.Unlock()
 	s.streams.end(fmt.Errorf("%w: %w", ErrGone, why))
 	wg.Wait()
 	hangUp(s.c)
-	if errors.Is(why, ErrFrame) {
-		h.counts.malformed.Add(1)
-	}
 	if told {
 		h.log.Info("session ended", "peer", s.peer.Name, "node", s.peer.ID, "err", why)
 		h.emit(Down{ID: s.peer.ID, Err: why})
@@ -109,7 +111,7 @@ func (s *session) run() {
 	if h.last[s.peer.ID] == s {
 		delete(h.last, s.peer.ID)
 	}
-	h.places.lost(time.Now(), s.peer.ID, rand.Float64())
+	h.places.lost(time.Now(), s.peer.ID, time.Since(began), rand.Float64())
 	h.mu.Unlock()
 	h.look()
 }

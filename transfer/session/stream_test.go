@@ -65,6 +65,13 @@ func roundTrip(h *host, to *host, data []byte) error {
 	return nil
 }
 
+// free returns how many connections wait for a stream.
+func free(s *session) int {
+	s.streams.mu.Lock()
+	defer s.streams.mu.Unlock()
+	return len(s.streams.idle)
+}
+
 func TestStreamBothDirections(t *testing.T) {
 	a, b := pair(t) // alpha dialled: both must be able to open
 	a.serve, b.serve = echo, echo
@@ -90,7 +97,7 @@ func TestStreamReuse(t *testing.T) {
 		if err := roundTrip(a, b, []byte("again")); err != nil {
 			t.Fatal(i, err)
 		}
-		until(t, "the line free", func() bool { return len(s.streams.pick(true, func(*line) bool { return true })) == 1 })
+		until(t, "the line free", func() bool { return free(s) == 1 })
 	}
 	c := a.Counts()
 	if c.Streams != n || c.Reused != n-1 {
@@ -114,14 +121,13 @@ func TestStreamPoolIsBounded(t *testing.T) {
 	}
 	wg.Wait()
 	s := a.session(b.id.ID())
-	free := func() int { return len(s.streams.pick(true, func(*line) bool { return true })) }
-	all := func() int { return len(s.streams.pick(false, func(*line) bool { return true })) }
-	if n := free(); n > 2 {
+	all := func() int { return len(s.streams.pick(func(*line) bool { return true })) }
+	if n := free(s); n > 2 {
 		t.Errorf("%d free connections are kept", n)
 	}
-	until(t, "free connections closed after a while", func() bool { return free() == 0 && all() == 0 })
+	until(t, "free connections closed after a while", func() bool { return free(s) == 0 && all() == 0 })
 	until(t, "the other side as well", func() bool {
-		return len(b.session(a.id.ID()).streams.pick(false, func(*line) bool { return true })) == 0
+		return len(b.session(a.id.ID()).streams.pick(func(*line) bool { return true })) == 0
 	})
 }
 
@@ -133,8 +139,8 @@ func TestStreamStaleLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	sa, sb := a.session(b.id.ID()), b.session(a.id.ID())
-	until(t, "the line free", func() bool { return len(sa.streams.pick(true, func(*line) bool { return true })) == 1 })
-	for _, l := range sb.streams.pick(false, func(*line) bool { return true }) {
+	until(t, "the line free", func() bool { return free(sa) == 1 })
+	for _, l := range sb.streams.pick(func(*line) bool { return true }) {
 		l.fail(io.EOF)
 	}
 	if err := roundTrip(a, b, []byte("y")); err != nil {
@@ -215,7 +221,7 @@ func TestStreamEarlyExit(t *testing.T) {
 		t.Error(err)
 	}
 	until(t, "the line free", func() bool {
-		return len(a.session(b.id.ID()).streams.pick(true, func(*line) bool { return true })) == 1
+		return free(a.session(b.id.ID())) == 1
 	})
 }
 

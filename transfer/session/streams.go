@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ var errTooManyStreams = errors.New("too many streams")
 // streams are the data connections of one session, of both directions.
 type streams struct {
 	idleMost int
-	inMost   int
+	inMost   int           // twice MaxStreams: the peer may see one end before we do
 	out      chan struct{} // a token per stream that we opened
 
 	mu    sync.Mutex
@@ -31,7 +32,7 @@ type streams struct {
 }
 
 func (t *streams) init(cfg Config) {
-	t.idleMost, t.inMost = cfg.IdleStreams, cfg.MaxStreams+cfg.IdleStreams
+	t.idleMost, t.inMost = cfg.IdleStreams, 2*cfg.MaxStreams
 	t.out = make(chan struct{}, cfg.MaxStreams)
 	t.conns = map[*line]struct{}{}
 }
@@ -103,12 +104,7 @@ func (t *streams) remove(l *line) {
 	if !l.dialled {
 		t.in--
 	}
-	for i, o := range t.idle {
-		if o == l {
-			t.idle = append(t.idle[:i], t.idle[i+1:]...)
-			break
-		}
-	}
+	t.idle = slices.DeleteFunc(t.idle, func(o *line) bool { return o == l })
 }
 
 // take returns a free line, the one used last, or nil.
@@ -139,17 +135,9 @@ func (t *streams) free(l *line) {
 }
 
 // pick returns the lines that ok says yes to.
-func (t *streams) pick(idle bool, ok func(*line) bool) (out []*line) {
+func (t *streams) pick(ok func(*line) bool) (out []*line) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if idle {
-		for _, l := range t.idle {
-			if ok(l) {
-				out = append(out, l)
-			}
-		}
-		return out
-	}
 	for l := range t.conns {
 		if ok(l) {
 			out = append(out, l)
@@ -158,12 +146,30 @@ func (t *streams) pick(idle bool, ok func(*line) bool) (out []*line) {
 	return out
 }
 
+// expire closes the lines that were free for so long. They are taken off the list
+// first, or one could carry a stream by then.
+func (t *streams) expire(now time.Time, after time.Duration) {
+	t.mu.Lock()
+	var old []*line
+	t.idle = slices.DeleteFunc(t.idle, func(l *line) bool {
+		if now.Sub(l.since) < after {
+			return false
+		}
+		old = append(old, l)
+		return true
+	})
+	t.mu.Unlock()
+	for _, l := range old {
+		l.fail(io.EOF)
+	}
+}
+
 // end ends all streams and waits until no more is told of them.
 func (t *streams) end(why error) {
 	t.mu.Lock()
 	t.why = why
 	t.mu.Unlock()
-	for _, l := range t.pick(false, func(*line) bool { return true }) {
+	for _, l := range t.pick(func(*line) bool { return true }) {
 		l.fail(why)
 	}
 	t.wg.Wait()
@@ -171,7 +177,7 @@ func (t *streams) end(why error) {
 
 // recheck ends the streams whose peers came with a key that is no longer accepted.
 func (t *streams) recheck(id *trust.Identity) {
-	for _, l := range t.pick(false, func(l *line) bool { return id.Verify(l.c.ConnectionState()) != nil }) {
+	for _, l := range t.pick(func(l *line) bool { return id.Verify(l.c.ConnectionState()) != nil }) {
 		l.fail(trust.ErrStranger)
 	}
 }
@@ -185,9 +191,7 @@ func (h *Hub) sweep(now time.Time) {
 	}
 	h.mu.Unlock()
 	for _, s := range all {
-		for _, l := range s.streams.pick(true, func(l *line) bool { return now.Sub(l.since) >= h.cfg.IdleFor }) {
-			l.fail(io.EOF)
-		}
+		s.streams.expire(now, h.cfg.IdleFor)
 	}
 }
 
