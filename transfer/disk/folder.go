@@ -126,7 +126,8 @@ func (r *run) checkEmpty(pin *os.File, p signature.Path) error {
 	return nil
 }
 
-// removeFolder removes an empty folder. One that only ignored names fill goes
+// removeFolder removes an empty folder, whatever its facts: what this run removed
+// from it has moved them, and a folder has no other content. One that only ignored names fill goes
 // whole into the conflict store.
 func (r *run) removeFolder(ctx context.Context, it *item) error {
 	parent, base, done, err := r.parent(it.Path)

@@ -95,9 +95,12 @@ func (t *Tree) letGo(ctx context.Context, dir *os.File, name string, a Apply, ma
 	case kind == signature.Folder:
 		err := rmdir(dir, name)
 		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) { // ignored names fill it
-			note := a.Note
+			kase, note := ignored, a.Note
 			note.Why = "removed with the ignored names in it"
-			return t.keep(ctx, dir, name, signature.Signature{}, ignored, a.Path, note, whole)
+			if a.Expect.Type != signature.Folder {
+				kase, note.Why = unseen, "a local change came in between"
+			}
+			return t.keep(ctx, dir, name, signature.Signature{}, kase, a.Path, note, whole)
 		}
 		return "", err
 	}
@@ -116,7 +119,8 @@ type Swept struct {
 
 // SweepGrace lets go of what rests in the grace pool, as far as nobody can write
 // to it any more, and brings to an end what a crash has interrupted. Runs that are
-// at work are left alone. What nobody had seen goes into the conflict store, and
+// at work are left alone, and so are those that ended a moment ago: it is to be
+// called again as long as anything rests. What nobody had seen goes into the conflict store, and
 // so does what no manifest explains.
 func (t *Tree) SweepGrace(ctx context.Context) (Swept, error) {
 	var out Swept

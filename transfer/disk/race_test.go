@@ -3,8 +3,10 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -97,8 +99,9 @@ func TestFlipper(t *testing.T) {
 	}
 }
 
-// TestUserAtWork lets a local user save, append and delete while peers' versions
-// are applied: every content he has settled on is live or kept.
+// TestUserAtWork lets a local user save while peers' versions are applied. Every
+// content that he has settled on is live, or kept, or he himself has replaced it:
+// he saves by exchange, and so knows what he replaces.
 func TestUserAtWork(t *testing.T) {
 	if os.Geteuid() != 0 || mounts["ext4"] == "" {
 		t.Skip("needs root and an ext4 loop image")
@@ -108,76 +111,74 @@ func TestUserAtWork(t *testing.T) {
 	must(t, err)
 	defer os.RemoveAll(dir)
 	b := newBench(t, dir, SyncEach)
-	const rounds = 300
-	saved := make(chan string, rounds)
+	b.write("f", "first")
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	var saves, replaced []string
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		defer close(saved)
-		for i := range rounds {
-			text := "mine " + time.Now().String()
-			if err := os.WriteFile(b.at("g"), []byte(text), 0o644); err != nil {
-				t.Error(err)
-				return
-			}
-			if err := os.Rename(b.at("g"), b.at("f")); err != nil {
-				t.Error(err)
-				return
-			}
-			saved <- text
-			if i%8 == 0 {
-				time.Sleep(time.Millisecond) // let the applies come in between
-			}
+	wg.Go(func() { saves, replaced = saveAgainAndAgain(ctx, t, b) })
+	outcomes := map[Outcome]int{}
+	for ctx.Err() == nil {
+		l := b.root.Look(context.Background(), "f", signature.Signature{}, signature.StatMark{})
+		if l.Err != nil {
+			continue
 		}
-	})
-	ctx := context.Background()
-	seen := map[string]bool{} // contents that an apply was told to replace, or that were kept
-	done, last := false, ""
-	all := map[string]bool{}
-	for !done {
-		l := b.root.Look(ctx, "f", signature.Signature{}, signature.StatMark{})
-		if l.Err == nil && l.Sig.Exists() {
-			a := Apply{Path: "f", Target: file("peer"), Expect: l.Sig, Mark: l.Mark, Content: b.stage("x", "peer"), Keep: "c"}
-			out, err := b.tree.Apply(ctx, []Apply{a}, SyncEach)
-			must(t, err)
-			if o := out[0].Outcome; o != Done && o != Moved && o != Busy {
-				t.Fatalf("%+v", out[0])
-			}
-		}
-		for more := true; more; {
-			select {
-			case s, ok := <-saved:
-				if done, more = !ok, ok; ok {
-					all[s], last = true, s
-				}
-			default:
-				more = false
-			}
+		a := Apply{Path: "f", Target: file("peer"), Expect: l.Sig, Mark: l.Mark, Content: b.stage("x", "peer"), Keep: "c"}
+		out, err := b.tree.Apply(context.Background(), []Apply{a}, SyncEach)
+		must(t, err)
+		if outcomes[out[0].Outcome]++; out[0].Outcome == Blocked {
+			t.Fatalf("%+v", out[0])
 		}
 	}
 	wg.Wait()
-	if _, err := b.tree.SweepGrace(ctx); err != nil {
-		t.Fatal(err)
+	_, err = b.tree.SweepGrace(context.Background())
+	must(t, err)
+	found := map[string]bool{b.read("f"): true}
+	for _, s := range replaced {
+		found[s] = true
 	}
+	met := 0
 	for _, c := range b.kept() {
 		text, err := os.ReadFile(c.File)
 		must(t, err)
-		seen[string(text)] = true
-	}
-	live := b.read("f")
-	if live != last && !seen[last] {
-		t.Errorf("the last save is neither live nor kept; live: %s", live)
-	}
-	kept := 0
-	for s := range all {
-		if seen[s] {
-			kept++
+		if found[string(text)] = true; string(text) != "peer" {
+			met++
 		}
 	}
-	t.Logf("%d of %d saves were met by an apply and kept", kept, len(all))
-	if kept == 0 {
-		t.Error("no race: no save was met")
+	for _, s := range saves {
+		if !found[s] {
+			t.Errorf("lost: %s", s)
+		}
+	}
+	t.Logf("%d saves, %d met by an apply, outcomes %v", len(saves), met, outcomes)
+	if met == 0 || outcomes[Moved] == 0 || outcomes[Done] == 0 {
+		t.Error("no race")
 	}
 	b.clean()
+}
+
+func saveAgainAndAgain(ctx context.Context, t *testing.T, b *bench) (saves, replaced []string) {
+	for i := 0; ctx.Err() == nil; i++ {
+		text := fmt.Sprintf("mine %d", i)
+		if err := os.WriteFile(b.at("g"), []byte(text), 0o644); err != nil {
+			t.Error(err)
+			return saves, replaced
+		}
+		if err := unix.Renameat2(unix.AT_FDCWD, b.at("g"), unix.AT_FDCWD, b.at("f"), unix.RENAME_EXCHANGE); err != nil {
+			t.Error(err)
+			return saves, replaced
+		}
+		saves, replaced = append(saves, text), append(replaced, b.read("g"))
+		if err := os.Remove(b.at("g")); err != nil {
+			t.Error(err)
+			return saves, replaced
+		}
+		select { // at work, not at war: some of the applies come to their end
+		case <-ctx.Done():
+		case <-time.After(time.Duration(i%7) * 500 * time.Microsecond):
+		}
+	}
+	return saves, replaced
 }
 
 func TestSweepStaging(t *testing.T) {
@@ -244,4 +245,69 @@ func TestUnmount(t *testing.T) {
 	if err := root.StillThere(id); !errors.Is(err, signature.ErrRootChanged) {
 		t.Errorf("unmounted: %v", err)
 	}
+}
+
+// TestFull: a full file system blocks what does not fit, and nothing else.
+func TestFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
+		t.Skipf("needs to mount: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	b := newBench(t, dir, SyncEach)
+	b.write("big", strings.Repeat("x", 2<<20))
+	l := b.look("big")
+	small := file("small")
+	out := b.apply(
+		Apply{Path: "copy", Target: l.Sig, Content: Content{CopyFrom: "big"}},
+		Apply{Path: "small", Target: small, Content: b.stage("x", "small")},
+	)
+	if out[0].Outcome != Blocked || !errors.Is(out[0].Err, unix.ENOSPC) || out[0].Look.Sig.Type != signature.Absent {
+		t.Errorf("%+v", out[0])
+	}
+	if out[1].Outcome != Done || out[1].Look.Sig != small {
+		t.Errorf("%+v", out[1])
+	}
+	b.clean()
+	// Read-only: every path says so, and nothing has changed.
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Skipf("needs to remount: %v", err)
+	}
+	r, err := b.tree.Apply(context.Background(), []Apply{{Path: "small", Target: gone, Expect: small, Mark: out[1].Look.Mark}}, SyncEach)
+	if !errors.Is(err, unix.EROFS) || r[0].Outcome != Blocked || b.read("small") != "small" {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// TestMountInside: a mount beneath the root is not the tree's.
+func TestMountInside(t *testing.T) {
+	eachFS(t, func(t *testing.T, b *bench) {
+		must(t, os.MkdirAll(b.at("d/m"), 0o755))
+		if err := unix.Mount("tmpfs", b.at("d/m"), "tmpfs", 0, "size=1m"); err != nil {
+			t.Skipf("needs to mount: %v", err)
+		}
+		defer unix.Unmount(b.at("d/m"), unix.MNT_DETACH)
+		folder := signature.Signature{Type: signature.Folder, Facts: signature.Facts{Mode: 0o755}}
+		for _, a := range []Apply{
+			{Path: "d/m/f", Target: file("")},
+			{Path: "d/m", Target: file(""), Expect: folder},
+			{Path: "d/m", Target: kind(signature.Folder), Expect: folder},
+			{Path: "d/m", Target: gone, Expect: folder},
+			{Path: "d", Target: gone, Expect: folder},
+			{Path: "d", Target: file(""), Expect: folder},
+		} {
+			r := b.apply(a)[0]
+			want := Blocked
+			if a.Path == "d" {
+				want = NotEmpty
+			}
+			if r.Outcome != want {
+				t.Errorf("%s to %s: %s, %v", a.Path, a.Target.Type, r.Outcome, r.Err)
+			}
+		}
+		b.clean()
+	})
 }
