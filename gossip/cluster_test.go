@@ -146,6 +146,28 @@ func TestSeedThatIsDownAtStart(t *testing.T) {
 	b.until("the seed is a member", b.members(1))
 }
 
+func TestSeedsChangeWhileRunning(t *testing.T) {
+	a := start(t, config(1))
+	cfg := config(2)
+	cfg.Seeds = []string{"127.0.0.250:9"}
+	b := start(t, cfg)
+	b.until("it has tried in vain", func() bool { return b.Stats().JoinAttempts >= 2 })
+	for _, bad := range [][]string{{a.Addr().String(), "host:port"}, make([]string, maxSeeds+1)} {
+		if err := b.SetSeeds(bad); !errors.Is(err, ErrConfig) {
+			t.Errorf("seeds %.40q: %v", bad, err)
+		}
+	}
+	if err := b.SetSeeds(seeds(a)); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the new seed is a member", b.members(1))
+	tried := b.Stats().JoinAttempts
+	b.until("it has a head of the seed", func() bool { return a.Announce("t", []byte("x")) == nil && b.headIs(nodeID(1), "t", "x")() })
+	if n := b.Stats().JoinAttempts; n > tried+1 {
+		t.Errorf("%d attempts though the only seed is a member", n-tried)
+	}
+}
+
 func TestStrangersStayOut(t *testing.T) {
 	a := start(t, config(1))
 	for name, change := range map[string]func(*Config){

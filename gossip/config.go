@@ -129,8 +129,6 @@ func (c Config) Validate() error {
 		return bad("version of %d bytes", len(c.Version))
 	case c.SessionPort < 1 || c.SessionPort > 65535:
 		return bad("session port %d", c.SessionPort)
-	case len(c.Seeds) > maxSeeds:
-		return bad("%d seeds, at most %d", len(c.Seeds), maxSeeds)
 	case c.Timing > Fast:
 		return bad("timing %d", c.Timing)
 	}
@@ -140,10 +138,8 @@ func (c Config) Validate() error {
 	if _, err := parseAdvertise(c.Advertise); err != nil {
 		return bad("advertise: %v", err)
 	}
-	for _, s := range c.Seeds {
-		if _, _, err := splitSeed(s, 1); err != nil {
-			return bad("seed %q: %v", s, err)
-		}
+	if err := checkSeeds(c.Seeds); err != nil {
+		return err
 	}
 	if err := checkKeys("gossip", c.Keys); err != nil {
 		return err
