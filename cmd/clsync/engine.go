@@ -9,5 +9,9 @@ import (
 
 // startNode makes the engine that "clsync node" runs.
 func startNode(c *config.Config, log *slog.Logger) (engine, error) {
-	return node.New(c, log, version())
+	n, err := node.New(c, log, version())
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
 }
