@@ -3,7 +3,6 @@ package index
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"strings"
 	"unsafe"
 
 	"github.com/clsync/clsync/signature"
@@ -107,12 +106,12 @@ func pastSeq(a signature.Actor, seq uint64) (string, bool) {
 
 // pastPrefix is the least key that is greater than all that begin with prefix.
 func pastPrefix(prefix string) (string, bool) {
-	trimmed := strings.TrimRight(prefix, "\xff")
-	if trimmed == "" {
-		return "", false
+	for n := len(prefix); n > 0; n-- {
+		if c := prefix[n-1]; c != 0xff {
+			return prefix[:n-1] + string([]byte{c + 1}), true
+		}
 	}
-	last := len(trimmed) - 1
-	return trimmed[:last] + string([]byte{trimmed[last] + 1}), true
+	return "", false
 }
 
 func hashPrefix(h signature.Hash) string { return string(h.Sum[:sumLen]) }
@@ -150,8 +149,9 @@ func hasContent(r signature.Record) bool {
 	return r.Held.Form == signature.Plain && r.Shown.Hash.Algorithm != signature.NoHash
 }
 
-// linked tells whether r's path was last seen as one of several names of a file.
-func linked(r signature.Record) bool { return r.Mark.Links > 1 }
+// linked tells whether r's path was last seen as a name of a file's inode. A file of
+// one name counts too: when it gets another, only the new name need be told of.
+func linked(r signature.Record) bool { return r.Shown.Type == signature.File && r.Mark.Ino != 0 }
 
 // live tells whether anything that exists is listed.
 func live(r signature.Record) bool {

@@ -129,7 +129,7 @@ func (m *Memory) ByHash(h signature.Hash, yield func(signature.Path) bool) {
 	m.where(yield, func(r signature.Record) bool { return hasContent(r) && r.Shown.Hash == h })
 }
 
-// ByInode yields the paths last seen as one of several names of that inode, in order.
+// ByInode yields the paths last seen as names of that inode, in order.
 func (m *Memory) ByInode(dev, ino uint64, yield func(signature.Path) bool) {
 	m.where(yield, func(r signature.Record) bool {
 		return linked(r) && r.Mark.Dev == dev && r.Mark.Ino == ino

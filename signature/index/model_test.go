@@ -60,6 +60,8 @@ var (
 	genActor = rapid.SampledFrom([]signature.Actor{
 		{Node: signature.NodeID{1}, Incarnation: 1},
 		{Node: signature.NodeID{1}, Incarnation: 1 << 63},
+		{Node: signature.NodeID{1}, Incarnation: 1<<63 | 0xfeff},
+		{Node: signature.NodeID{1}, Incarnation: 1<<63 | 0xff00},
 		{Node: signature.NodeID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, Incarnation: 1<<64 - 1},
 	})
 	genSeq  = rapid.OneOf(rapid.Uint64Range(1, 12), rapid.Just(uint64(signature.MaxSeq)))
@@ -70,7 +72,7 @@ var (
 		return h
 	})
 	genKnowledge = rapid.Custom(func(t *rapid.T) signature.Knowledge {
-		k := signature.Knowledge(rapid.MapOfN(genActor, rapid.OneOf(rapid.Uint64Range(0, 13), rapid.Just(uint64(1<<64-1))), 0, 3).Draw(t, "knowledge"))
+		k := signature.Knowledge(rapid.MapOfN(genActor, rapid.OneOf(rapid.Uint64Range(0, 13), rapid.Just(uint64(1<<64-1))), 0, 5).Draw(t, "knowledge"))
 		return k
 	})
 )
@@ -117,7 +119,7 @@ var genRecord = rapid.Custom(func(t *rapid.T) signature.Record {
 		if rapid.Bool().Draw(t, "shows another") {
 			r.Shown = drawSignature(t)
 		}
-		r.Mark = signature.StatMark{CTime: 5, Ino: rapid.Uint64Range(1, 2).Draw(t, "ino"), Dev: 3,
+		r.Mark = signature.StatMark{CTime: 5, Ino: rapid.Uint64Range(0, 2).Draw(t, "ino"), Dev: 3,
 			Links: rapid.Uint32Range(0, 3).Draw(t, "links")}
 	}
 	return r

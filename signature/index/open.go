@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 
 	"github.com/clsync/clsync/signature"
@@ -253,7 +254,7 @@ func openBolt(path string, o bbolt.Options) (db *bbolt.DB, file *os.File, err er
 	if torn {
 		return nil, nil, errors.Join(err, file.Close())
 	}
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		err = ErrLocked
 	}
 	return db, file, err

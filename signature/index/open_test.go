@@ -319,3 +319,38 @@ func TestCommitWritesWhatChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A file of one name is found by its inode: when it gets a second name, that one is
+// looked at before the first is.
+func TestByInode(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), here)
+	defer s.Close()
+	for _, x := range []Index{NewMemory(), s} {
+		one, folder, gone := sample(1), sample(2), sample(3)
+		folder.Shown = signature.Signature{Type: signature.Folder}
+		gone.Shown, gone.Mark = signature.Signature{Type: signature.Absent}, signature.StatMark{}
+		for _, r := range []signature.Record{one, folder, gone} {
+			x.Put(r)
+		}
+		committed := func(ino uint64) (ps []signature.Path) {
+			if err := x.Commit(Meta{}); err != nil {
+				t.Fatal(err)
+			}
+			x.ByInode(64769, ino, func(p signature.Path) bool { ps = append(ps, p); return true })
+			return ps
+		}
+		if ps := committed(one.Mark.Ino); len(ps) != 1 || ps[0] != one.Path || one.Mark.Links != 1 {
+			t.Errorf("%T: a file of one name: %v", x, ps)
+		}
+		if ps := committed(folder.Mark.Ino); ps != nil {
+			t.Errorf("%T: a folder: %v", x, ps)
+		}
+		x.ByInode(0, 0, func(p signature.Path) bool { t.Errorf("%T: nothing is inode 0: %s", x, p); return true })
+		old := one.Mark.Ino
+		one.Mark.Ino = 999
+		x.Put(one)
+		if a, b := committed(old), committed(999); a != nil || len(b) != 1 {
+			t.Errorf("%T: moved to another inode: %v and %v", x, a, b)
+		}
+	}
+}

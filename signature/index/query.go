@@ -83,7 +83,7 @@ func (s *Store) ByHash(h signature.Hash, yield func(signature.Path) bool) {
 	}
 }
 
-// ByInode yields the paths last seen as one of several names of that inode, in order.
+// ByInode yields the paths last seen as names of that inode, in order.
 func (s *Store) ByInode(dev, ino uint64, yield func(signature.Path) bool) {
 	prefix := inodePrefix(dev, ino)
 	c := s.cursor(inodes)
