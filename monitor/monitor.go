@@ -49,7 +49,8 @@ type Config struct {
 	Backend string // "" is Auto
 
 	// Ignored tells of a path that neither it nor anything beneath it matters.
-	// It is called from several goroutines. May be nil.
+	// It is called from several goroutines, and must not wait: the kernel's events
+	// do meanwhile. May be nil.
 	Ignored func(signature.Path) bool
 
 	// Self tells of a process (thread group) ID that it is this daemon, whose own

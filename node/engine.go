@@ -291,7 +291,9 @@ func (n *Node) Reload(ctx context.Context, c *config.Config) error {
 	if err := n.cluster.SetKeys(keys.Gossip(c.Cluster), keys.Beacon(c.Cluster)); err != nil {
 		return err
 	}
-	n.cluster.SetSeeds(c.Gossip.Seeds)
+	if err := n.cluster.SetSeeds(c.Gossip.Seeds); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	var gone []*slot
 	for name, s := range n.trees {

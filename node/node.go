@@ -258,7 +258,10 @@ func (n *Node) route(ctx context.Context, events <-chan session.Event) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case ev := <-events:
+		case ev, ok := <-events:
+			if !ok {
+				return nil // the hub has ended; its error says why
+			}
 			switch ev := ev.(type) {
 			case session.Up:
 				n.up(ctx, ev.Peer)

@@ -31,8 +31,8 @@ type Result struct {
 	In, Out int64 // bytes from and to the peer
 	Took    time.Duration
 	Jailed  bool // Receive only
-	// Early: everything was in place before rsync would have exited. Code is 0,
-	// since nobody waited for the real one.
+	// Early: everything was in place, and nobody waited for rsync's exit. Code is
+	// then what it would have been: 0, or 23 if it complained.
 	Early bool
 }
 

@@ -114,8 +114,8 @@ func TestTrustedAttributesAreLeftToTheDaemon(t *testing.T) {
 		t.Skip("needs a file system with trusted.* attributes:", err)
 	}
 	e := r.must()
-	if e.sent.Code != 23 {
-		t.Errorf("sender's rsync ended with %d: %s", e.sent.Code, e.sent.Stderr)
+	if e.got.Code != 23 || e.sent.PeerCode != 23 || !strings.Contains(e.sent.PeerStderr, "trusted.overlay.opaque") {
+		t.Errorf("received %+v\nsent %+v", e.got, e.sent)
 	}
 	if read(t, r.staging+"/overlay") != "upper" || read(t, r.staging+"/plain") != "p" {
 		t.Error("contents differ")

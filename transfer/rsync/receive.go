@@ -225,6 +225,9 @@ func (r *receiver) run() error {
 	code, words := r.p.code(), r.p.tail.String()
 	if early.Load() && r.p.killed() {
 		code, r.res.Early = 0, true
+		if words != "" { // an attribute it may not set, for instance
+			code = 23
+		}
 	}
 	r.res.Code, r.res.Stderr, r.res.Out = code, words, out.n
 	exitErr := r.conn.Exit(code, words)
