@@ -20,6 +20,7 @@ import (
 // done is closed when nobody does.
 type process struct {
 	cmd  *exec.Cmd
+	pid  int // of the leader, and the group's number
 	done chan struct{}
 	tail tail
 
@@ -81,6 +82,9 @@ func (p *process) reap(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := p.cmd.Start()
+	if err == nil {
+		p.pid = p.cmd.Process.Pid
+	}
 	started <- err
 	if err != nil {
 		return
@@ -88,7 +92,7 @@ func (p *process) reap(started chan<- error) {
 	// Wait without reaping: as long as the leader is a zombie, its group's number
 	// is nobody else's and what it left behind can be killed by it.
 	for {
-		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if err != unix.EINTR {
 			break
 		}
@@ -100,6 +104,15 @@ func (p *process) reap(started chan<- error) {
 	if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState == nil {
 		fmt.Fprintf(&p.tail, "wait: %v\n", err)
 	}
+	// What was killed with the leader is init's to reap. Until then it may hold its
+	// working folder, and with it a file system. The bound is for an init that does
+	// not reap: a zombie holds nothing.
+	for range 100 {
+		if unix.Kill(-p.pid, 0) != nil {
+			break
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
 }
 
 // kill ends all of them. It does not wait.
@@ -108,7 +121,7 @@ func (p *process) kill() {
 	defer p.mu.Unlock()
 	if !p.reaped {
 		// ESRCH cannot be: the leader is not reaped.
-		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
 	}
 }
 

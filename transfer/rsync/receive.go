@@ -175,7 +175,7 @@ func startReceiver(spec ReceiveSpec) (r *receiver, err error) {
 	r.to, r.from = to, from
 	if r.p, err = launch(cmd); err == nil && !jailed {
 		// It has seen no byte yet, and so has forked nothing.
-		if err = spec.Limits.set(cmd.Process.Pid); errors.Is(err, unix.ESRCH) {
+		if err = spec.Limits.set(r.p.pid); errors.Is(err, unix.ESRCH) {
 			err = nil // it left already, and its exit code will say why
 		}
 		if err != nil {
@@ -192,7 +192,7 @@ func startReceiver(spec ReceiveSpec) (r *receiver, err error) {
 
 func (r *receiver) run() error {
 	var in, out pumped
-	var early atomic.Bool
+	var early, ended atomic.Bool // ended: by us
 	inDone := make(chan struct{})
 	go func() {
 		defer close(inDone)
@@ -200,6 +200,9 @@ func (r *receiver) run() error {
 		if in.write != nil {
 			// Nobody reads any more; how the peer ends still matters.
 			in.read = r.dog.drain(r.conn)
+		}
+		if ended.Load() {
+			in.read = nil
 		}
 		switch {
 		case in.read != nil:
@@ -231,6 +234,7 @@ func (r *receiver) run() error {
 	}
 	r.res.Code, r.res.Stderr, r.res.Out = code, words, out.n
 	exitErr := r.conn.Exit(code, words)
+	ended.Store(true)
 	r.conn.Close() // ends the other direction, if the peer did not
 	<-inDone
 	r.res.In = in.n
@@ -239,7 +243,7 @@ func (r *receiver) run() error {
 	switch {
 	case errors.Is(own, ErrBug), errors.Is(own, ErrJail):
 		return own
-	case in.read != nil && !settled(code):
+	case in.read != nil && own != nil:
 		return fmt.Errorf("%w: read from peer: %w", ErrBatch, in.read)
 	case out.write != nil && own == nil:
 		return fmt.Errorf("%w: write to peer: %w", ErrBatch, out.write)

@@ -49,7 +49,7 @@ func (s SendSpec) check() error {
 }
 
 // linger is how long a broken run is left alone to say why.
-const linger = 2 * time.Second
+const linger = time.Second
 
 // Send sends one batch over conn and closes it. What moved while it was sent is
 // not its business: the caller seals.
@@ -108,6 +108,7 @@ func (s *sender) run() error {
 
 	var both sync.WaitGroup
 	var out, in pumped
+	var peer heard
 	both.Go(func() {
 		if out = s.dog.pump(s.conn, h.from); out.write != nil {
 			// The peer takes no more. rsync sees that, but would stay to tell it.
@@ -129,37 +130,50 @@ func (s *sender) run() error {
 		if in.write != nil {
 			in.read = s.dog.drain(s.conn) // rsync left; the peer's exit code is still to come
 		}
+		if in.read == nil {
+			peer.code, peer.words, peer.err = s.conn.Exit()
+		}
+		if in.read == nil && peer.err == nil && settled(peer.code) {
+			s.p.killAfter(linger) // it has read the goodbye and is about to leave
+		} else {
+			s.p.kill() // it might wait for ever to be read
+		}
+		s.conn.Close() // nobody listens there: do not wait for what is being written
 	})
 	both.Wait()
 	s.res.In = in.n
-	return s.verdict(out, in)
+	return s.verdict(out, in, peer)
+}
+
+// heard is what the peer told about its end.
+type heard struct {
+	code  int
+	words string
+	err   error
 }
 
 // verdict weighs both ends. Where the stream broke, our rsync's exit code is only
-// the echo of that.
-func (s *sender) verdict(out, in pumped) error {
+// the echo of that; where the peer told its end, a write it did not wait for is none.
+func (s *sender) verdict(out, in pumped, peer heard) error {
 	own := classify("rsync", s.res.Code, s.res.Stderr)
-	switch {
-	case out.write != nil:
-		own = fmt.Errorf("%w: write to peer: %w", ErrBatch, out.write)
-	case in.read != nil && !errors.Is(own, ErrBug):
-		own = fmt.Errorf("%w: read from peer: %w", ErrBatch, in.read)
-	}
-	if in.read != nil {
-		return own
-	}
-	code, words, err := s.conn.Exit()
-	if err != nil {
-		if own == nil {
-			own = fmt.Errorf("%w: wait for the peer's exit code: %w", ErrBatch, err)
+	if in.read == nil && peer.err == nil {
+		s.res.PeerCode, s.res.PeerStderr = peer.code, cutStderr(peer.words)
+		if err := classify("the peer's rsync", peer.code, s.res.PeerStderr); err != nil {
+			return err
 		}
 		return own
 	}
-	s.res.PeerCode, s.res.PeerStderr = code, cutStderr(words)
-	if peer := classify("the peer's rsync", code, s.res.PeerStderr); peer != nil && !errors.Is(own, ErrBug) {
-		return peer
+	switch {
+	case errors.Is(own, ErrBug):
+		return own
+	case in.read != nil:
+		return fmt.Errorf("%w: read from peer: %w", ErrBatch, in.read)
+	case out.write != nil:
+		return fmt.Errorf("%w: write to peer: %w", ErrBatch, out.write)
+	case own != nil:
+		return own
 	}
-	return own
+	return fmt.Errorf("%w: wait for the peer's exit code: %w", ErrBatch, peer.err)
 }
 
 // noHelper is for an rsync that did not get as far as to call its helper.
