@@ -26,7 +26,7 @@ func (b *recursive) arm(ctx context.Context, f *folder) {
 		}
 		stack = b.armOne(top, stack)
 	}
-	b.counters.unwatched.Store(uint64(len(b.polled)))
+	b.countUnwatched()
 }
 
 // armOne watches f and pushes what lies in it.

@@ -72,6 +72,17 @@ func (m *mounts) points() []mount {
 	return list
 }
 
+// files returns where a file, not a folder, is mounted beneath the root. What
+// changes it makes its events in the folder it comes from.
+func (m *mounts) files() (rels []string) {
+	for mnt, rel := range m.seen {
+		if fi, err := os.Lstat(mnt.point); rel != "" && err == nil && !fi.IsDir() {
+			rels = append(rels, rel)
+		}
+	}
+	return rels
+}
+
 // parseMounts picks the mount that root is in and those beneath it.
 func parseMounts(b []byte, root string) map[mount]string {
 	found := make(map[mount]string)

@@ -11,6 +11,8 @@ func openMounts(string) (*mounts, error) { return &mounts{}, nil }
 
 func (*mounts) survey() ([]string, error) { return nil, nil }
 
+func (*mounts) files() []string { return nil }
+
 func (*mounts) watch(ctx context.Context, _ chan<- struct{}) error {
 	<-ctx.Done()
 	return nil

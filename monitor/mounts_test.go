@@ -87,6 +87,26 @@ func TestUnmountedUnderneath(t *testing.T) {
 	}
 }
 
+// Whatever takes the place of the tree's file system can be unmounted as well:
+// nothing keeps a descriptor of it.
+func TestOthersMountedInPlace(t *testing.T) {
+	backends(t, func(t *testing.T, cfg Config) {
+		needRoot(t, "to mount")
+		r := start(t, cfg)
+		for range 10 {
+			r.forget()
+			must(t, unix.Mount("tmpfs", cfg.Root, "tmpfs", 0, "size=1m"))
+			r.awaitDeep("")
+			r.forget()
+			sh(t, cfg.Root, "mkdir -p a/b; echo x > a/b/f; rm -r a")
+			r.await("plain umount", func() bool { return unix.Unmount(cfg.Root, 0) == nil })
+			r.awaitDeep("")
+		}
+		put(t, cfg.Root+"/f", "x")
+		r.awaitHint("f")
+	})
+}
+
 // Another file system beneath the root is part of the tree, from the moment it is
 // mounted.
 func TestMountBeneath(t *testing.T) {
@@ -121,9 +141,14 @@ func TestBound(t *testing.T) {
 		mountAt(t, source, "", mkdir(t, cfg.Root, "bound"), unix.MS_BIND, "")
 		mkdir(t, cfg.Root, "twice/k")
 		mountAt(t, cfg.Root+"/twice", "", mkdir(t, cfg.Root, "again"), unix.MS_BIND, "")
+		put(t, filepath.Dir(source)+"/resolv.conf", "x")
+		put(t, cfg.Root+"/resolv.conf", "")
+		mountAt(t, filepath.Dir(source)+"/resolv.conf", "", cfg.Root+"/resolv.conf", unix.MS_BIND, "")
 		r := start(t, cfg)
 		put(t, filepath.Join(mkdir(t, source, "a"), "f"), "x")
 		r.awaitHint("bound/a/f")
+		put(t, filepath.Dir(source)+"/resolv.conf", "y")
+		r.awaitHint("resolv.conf")
 		put(t, filepath.Dir(source)+"/outside", "x")
 		put(t, cfg.Root+"/twice/k/f", "x")
 		r.awaitHint("twice/k/f")

@@ -21,6 +21,8 @@ type place struct {
 // descriptor per place only as long: a descriptor keeps a file system mounted,
 // a mark does not.
 //
+// WINDOW: umount says "busy" if it comes during a batch.
+//
 // What it found is kept within the batch. A folder may be renamed meanwhile and
 // an answer be out of date, but then the rename's own event is yet to be read and
 // hints both its names deep.

@@ -39,6 +39,7 @@ type recursive struct {
 	mounts *mounts
 	folder *folders
 	polled map[*folder]struct{} // topmost folders that cannot be watched
+	files  []string             // files that are mount points; the same
 	full   bool                 // the limit was met since the last tick
 	warned bool
 }
@@ -67,6 +68,7 @@ func (b *recursive) open() (err error) {
 	if b.mounts, err = openMounts(b.root); err != nil {
 		return errors.Join(err, b.close())
 	}
+	b.files = b.mounts.files()
 	b.arm(context.Background(), &b.folder.root)
 	return nil
 }
@@ -192,6 +194,7 @@ func (b *recursive) remount(ctx context.Context) {
 		b.log.Error("mounts not read", "err", err)
 		changed = []string{""}
 	}
+	b.files = b.mounts.files()
 	for _, rel := range changed {
 		if !b.sink.skip(rel) {
 			b.rearm(ctx, rel, false)
@@ -213,8 +216,15 @@ func (b *recursive) poll(ctx context.Context) {
 		}
 		b.sink.hint(rel, deep)
 	}
+	for _, rel := range b.files {
+		b.sink.hint(rel, 0)
+	}
 	b.counters.limited.Store(b.full)
-	b.counters.unwatched.Store(uint64(len(b.polled)))
+	b.countUnwatched()
+}
+
+func (b *recursive) countUnwatched() {
+	b.counters.unwatched.Store(uint64(len(b.polled) + len(b.files)))
 }
 
 func (b *recursive) close() error {

@@ -59,18 +59,11 @@ func (b *fanotify) survey() {
 	places := []place{{path: b.root, fsid: b.id.fsid}}
 	marked := map[[2]int32]bool{}
 	b.polled = nil
-	fd, id, err := openRoot(b.root)
-	switch {
-	case err != nil || id != b.id:
-		// Not the root we know; what stands there is none of our business.
-		b.log.Warn("root is not the one that was opened", "err", err)
-	default:
-		if err := b.mark(fd); err != nil {
-			b.log.Error("root not watched, polling", "err", err)
-			b.polled = append(b.polled, "")
-		}
-		marked[id.fsid] = true
-		_ = unix.Close(fd)
+	if err := b.markRoot(); err != nil {
+		b.log.Error("root not watched, polling", "err", err)
+		b.polled = append(b.polled, "")
+	} else {
+		marked[b.id.fsid] = true
 	}
 	points := b.mounts.points()
 	slices.SortFunc(points, func(x, y mount) int { return strings.Compare(x.point, y.point) })
@@ -96,6 +89,20 @@ func (b *fanotify) survey() {
 	b.counters.watches.Store(uint64(len(marked)))
 	b.counters.unwatched.Store(uint64(len(b.polled)))
 	b.places.Store(&places)
+}
+
+// markRoot marks the root's file system, unless something else has taken its path:
+// that would be none of our business.
+func (b *fanotify) markRoot() error {
+	fd, id, err := openRoot(b.root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if id != b.id {
+		return errors.New("not the folder that was opened")
+	}
+	return b.mark(fd)
 }
 
 // markPlace marks what is mounted on a folder. A file that is a mount point of its
