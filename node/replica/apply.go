@@ -283,9 +283,13 @@ func (c *Core) applied(now time.Time, res Result) {
 		delete(c.retry, p)
 		delete(c.noLocal, p)
 		r.Held = signature.Held{Version: t.Version, Form: t.Form}
-		// What the disk gives back, not what was asked for: a disk that cannot
-		// keep a fact must not look changed for ever.
 		r.Shown, r.Mark = res.Look.Sig, res.Look.Mark
+		if r.Shown != t.Target && !coarser(r.Shown, t.Target) {
+			// Somebody has changed it since our hand was off it. That is a local
+			// change, and the next look shall find it as one.
+			r.Shown, r.Mark.Looked = t.Target, 0
+			c.dirty[p] = time.Time{}
+		}
 		c.put(r)
 		return
 	}
@@ -309,6 +313,22 @@ func (c *Core) applied(now time.Time, res Result) {
 		c.dirty[p] = time.Time{}
 		c.setRetry(now, p, Blocked, "cannot be applied", res.Err, 0)
 	}
+}
+
+// coarser tells whether shown is what a disk gives back that keeps times with less
+// than a nanosecond's resolution. Such a disk must not look changed for ever.
+func coarser(shown, want signature.Signature) bool {
+	at := shown
+	at.MTime = want.MTime
+	if at != want {
+		return false
+	}
+	for _, tick := range []time.Duration{100, time.Microsecond, time.Millisecond, 10 * time.Millisecond, time.Second, 2 * time.Second} {
+		if shown.MTime%int64(tick) == 0 && max(want.MTime-shown.MTime, shown.MTime-want.MTime) < int64(tick) {
+			return true
+		}
+	}
+	return false
 }
 
 // setRetry notes why a path cannot land and when it is tried again: after wait, or

@@ -40,6 +40,8 @@ type Start struct {
 
 // Counters count since the Core was made.
 type Counters struct {
+	// FolderVersionsMade are those by which nothing but a folder's mtime changed;
+	// VersionsMade are all others.
 	VersionsMade, FolderVersionsMade                  uint64
 	RecordsSent, RecordsReceived, RecordsApplied      uint64
 	ContentsReceived, BytesReceived                   uint64

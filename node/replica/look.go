@@ -364,6 +364,12 @@ func (c *Core) mint(now time.Time, r signature.Record, l signature.Look, sig sig
 		c.keepLocal(r, l, fx)
 		return
 	}
+	timeOnly := sig.Type == signature.Folder && r.Shown.Type == signature.Folder
+	if timeOnly {
+		at := sig
+		at.MTime = r.Shown.MTime
+		timeOnly = at == r.Shown // what is in it came or went
+	}
 	if r.Held.Form != signature.Nothing && sig.Type == r.Shown.Type {
 		sig = asShown(sig, r.Shown, held.Sig)
 	}
@@ -400,9 +406,10 @@ func (c *Core) mint(now time.Time, r signature.Record, l signature.Look, sig sig
 	}
 	c.put(r)
 	c.warm(now, r.Path)
-	c.count.VersionsMade++
-	if sig.Type == signature.Folder {
+	if timeOnly {
 		c.count.FolderVersionsMade++
+	} else {
+		c.count.VersionsMade++
 	}
 	c.headsDue, fx.Save = true, true
 }

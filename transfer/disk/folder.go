@@ -28,7 +28,7 @@ func (r *run) touch(p signature.Path, dir *os.File) (func(), error) {
 	d := r.touched[p]
 	switch {
 	case d == nil || d.ino != m.Ino:
-		d = &touched{ino: m.Ino, before: m.MTime}
+		d = &touched{ino: m.Ino, before: m.MTime, last: m.MTime} // a move within the folder touches it twice
 		r.touched[p] = d
 	case d.last != m.MTime:
 		d.foreign = true
