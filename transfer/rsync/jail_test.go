@@ -235,7 +235,7 @@ func TestPlantedLinkInStaging(t *testing.T) {
 
 func TestResolveJail(t *testing.T) {
 	bin := needRsync(t)
-	helper := []string{self(t), "jail"}
+	jailer := helper(self(t), "jail")
 	if m, err := ResolveJail(t.Context(), Off, bin, nil, "", nil); m != Off || err != nil {
 		t.Error(m, err)
 	}
@@ -246,7 +246,7 @@ func TestResolveJail(t *testing.T) {
 		t.Error(err)
 	}
 	needRoot(t)
-	if m, err := ResolveJail(t.Context(), Auto, bin, helper, t.TempDir(), nil); m != Require || err != nil {
+	if m, err := ResolveJail(t.Context(), Auto, bin, jailer, t.TempDir(), nil); m != Require || err != nil {
 		t.Error(m, err)
 	}
 }

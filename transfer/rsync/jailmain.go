@@ -25,12 +25,11 @@ var kept = []int{
 // It is the first process of its namespace: when it dies, all in it die.
 func JailMain(args []string) int {
 	runtime.LockOSThread() // capabilities are a thread's, and this one goes on as rsync
-	if err := jail(args); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n", err)
-	}
+	fmt.Fprintf(os.Stderr, "%v\n", jail(args))
 	return jailFailed
 }
 
+// jail does not return unless it fails.
 func jail(args []string) error {
 	var plan jailPlan
 	if len(args) != 1 {

@@ -95,9 +95,7 @@ func TestEverythingAFileHas(t *testing.T) {
 			ts := []unix.Timespec{{Sec: 1e9}, {Sec: 1e9 + int64(i), Nsec: 123456789}}
 			check(unix.UtimesNanoAt(unix.AT_FDCWD, at(name), ts, unix.AT_SYMLINK_NOFOLLOW))
 		}
-		for _, n := range []signature.Path{"deeper/other", "third", "link", "sparse"} {
-			r.send.Names = append(r.send.Names, n)
-		}
+		r.send.Names = append(r.send.Names, "deeper/other", "third", "link", "sparse")
 		r.must()
 		diff(t, snapshot(t, r.src), snapshot(t, r.staging))
 	})
@@ -235,7 +233,7 @@ func TestHelperWithASpaceInItsPath(t *testing.T) {
 	if err := os.Symlink(self(t), filepath.Join(dir, "clsync")); err != nil {
 		t.Fatal(err)
 	}
-	r.send.Helper[0] = filepath.Join(dir, "clsync")
+	r.send.Helper = helper(filepath.Join(dir, "clsync"), "rsh")
 	r.write("a", "x")
 	r.must()
 }

@@ -79,6 +79,15 @@ func self(t testing.TB) string {
 	return p
 }
 
+// helper calls the test binary. Under the race detector a program sleeps for a
+// second at its end, unless told not to.
+func helper(argv ...string) []string {
+	if race {
+		return append([]string{"/usr/bin/env", "GORACE=atexit_sleep_ms=0"}, argv...)
+	}
+	return argv
+}
+
 var real = func() Version {
 	v, err := Probe(context.Background(), "rsync")
 	if err != nil {
@@ -127,9 +136,9 @@ func newRun(t testing.TB, lane Lane) *run {
 	if lane == LargeCompare {
 		compare = "../../.."
 	}
-	r.send = SendSpec{Binary: bin, Helper: []string{self(t), "rsh"}, Dir: dir, Lane: lane, Batch: "b17", CompareDest: compare}
+	r.send = SendSpec{Binary: bin, Helper: helper(self(t), "rsh"), Dir: dir, Lane: lane, Batch: "b17", CompareDest: compare}
 	r.recv = ReceiveSpec{
-		Binary: bin, Helper: []string{self(t), "jail"}, Lane: lane, StagingDir: r.staging, TreeRoot: r.tree,
+		Binary: bin, Helper: helper(self(t), "jail"), Lane: lane, StagingDir: r.staging, TreeRoot: r.tree,
 		CompareDest: compare, Jail: Off,
 	}
 	return r

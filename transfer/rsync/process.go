@@ -73,6 +73,7 @@ func launch(cmd *exec.Cmd) (*process, error) {
 	})
 	go func() {
 		both.Wait()
+		p.settle()
 		close(p.done)
 	}()
 	return p, nil
@@ -104,12 +105,15 @@ func (p *process) reap(started chan<- error) {
 	if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState == nil {
 		fmt.Fprintf(&p.tail, "wait: %v\n", err)
 	}
-	// What was killed with the leader is init's to reap. Until then it may hold its
-	// working folder, and with it a file system. The bound is for an init that does
-	// not reap: a zombie holds nothing.
-	for range 100 {
+}
+
+// settle gives what was killed with the leader a moment to leave its working folder
+// too, which it does right after its descriptors: it would keep a file system busy.
+// A zombie holds nothing, so nobody waits for init to reap it.
+func (p *process) settle() {
+	for range 5 {
 		if unix.Kill(-p.pid, 0) != nil {
-			break
+			return
 		}
 		time.Sleep(200 * time.Microsecond)
 	}

@@ -48,8 +48,10 @@ func (s SendSpec) check() error {
 	return nil
 }
 
-// linger is how long a broken run is left alone to say why.
-const linger = time.Second
+const (
+	linger  = time.Second      // how long a broken run is left alone to say why
+	leaving = 10 * time.Second // how long one that is through may take to exit
+)
 
 // Send sends one batch over conn and closes it. What moved while it was sent is
 // not its business: the caller seals.
@@ -134,7 +136,7 @@ func (s *sender) run() error {
 			peer.code, peer.words, peer.err = s.conn.Exit()
 		}
 		if in.read == nil && peer.err == nil && settled(peer.code) {
-			s.p.killAfter(linger) // it has read the goodbye and is about to leave
+			s.p.killAfter(leaving) // it has read the goodbye and is about to leave
 		} else {
 			s.p.kill() // it might wait for ever to be read
 		}
