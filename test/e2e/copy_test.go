@@ -146,7 +146,7 @@ func TestEtcOnly_I1(t *testing.T) {
 		must(t, os.MkdirAll(prefix+"/etc", 0o755))
 		must(t, unix.Mount(n.Tree(), prefix+"/etc", "", unix.MS_BIND, ""))
 		defer func() { must(t, unix.Unmount(prefix+"/etc", 0)) }()
-		command(t, "useradd", "--prefix", prefix, "--no-create-home", user)
+		command(t, "useradd", "--prefix", prefix, "--no-create-home", "--user-group", user)
 	}
 	useradd(c.Nodes[0], "alice")
 	same()

@@ -127,8 +127,10 @@ func TestFlipper_I7(t *testing.T) {
 		end := time.Now().Add(5 * time.Second)
 		var g errgroup.Group
 		flips := make([]int, len(c.Nodes))
+		opened := make(chan struct{}) // closed when all have the real folder open
 		for k, n := range c.Nodes {
 			g.Go(func() error { // beside and d change places
+				<-opened
 				for ; time.Now().Before(end) || flips[k]%2 == 1; flips[k]++ {
 					if err := unix.Renameat2(unix.AT_FDCWD, n.Beside()+"/flip", unix.AT_FDCWD, n.Path("d"), unix.RENAME_EXCHANGE); err != nil && !errors.Is(err, unix.ENOENT) {
 						return err
@@ -136,12 +138,12 @@ func TestFlipper_I7(t *testing.T) {
 				}
 				return nil
 			})
-			g.Go(func() error { // by descriptor, so that it always gets into the real folder
-				dir, err := os.OpenRoot(n.Path("d"))
-				if err != nil {
-					return nil // it was the symlink's turn
-				}
+			// The other writes by descriptor, so that it never follows the symlink itself.
+			dir, err := os.OpenRoot(n.Path("d"))
+			must(t, err)
+			g.Go(func() error {
 				defer dir.Close()
+				<-opened
 				for i := 0; time.Now().Before(end); i++ {
 					// The folder may have been replaced by a peer's; then it is not pushed.
 					_ = dir.WriteFile(name(i%files), fmt.Appendf(nil, "changed %d on %s\n", i, n.Name), 0o644)
@@ -151,6 +153,7 @@ func TestFlipper_I7(t *testing.T) {
 				return nil
 			})
 		}
+		close(opened)
 		must(t, g.Wait())
 		t.Logf("flips: %v", flips)
 		if flips[0] < 10_000 || flips[1] < 10_000 {
