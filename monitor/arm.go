@@ -88,8 +88,15 @@ var errMoved = errors.New("moved meanwhile")
 
 // watch sets the watch on f, which is the folder id.
 func (b *recursive) watch(f *folder, rel string, id folderID, stack []*folder) ([]*folder, error) {
-	if f.watched && f.id != id {
+	// fsnotify 1.10.1 panics in a later Remove if a path that it watches is added
+	// while a folder stands there that it watches under another name. So the old
+	// watch always goes first; what is missed in between is in the list, or in the
+	// deep hint that follows.
+	watched := f.watched
+	if watched && f.id != id {
 		b.drop(f)
+	} else if watched {
+		b.unwatch(f)
 	}
 	// A folder can be watched under one name only, and fsnotify keeps the first. If
 	// the other name is an old one, it has to go before this one is added.
@@ -105,17 +112,15 @@ func (b *recursive) watch(f *folder, rel string, id folderID, stack []*folder) (
 			return stack, nil // f was known beneath g, and will be looked at with it
 		}
 	}
-	if b.watcher == nil || b.full && !f.watched {
+	if b.watcher == nil || b.full && !watched {
 		return stack, syscall.ENOSPC
 	}
 	if err := b.watcher.Add(b.absolute(rel)); err != nil {
 		return stack, err
 	}
-	if !f.watched {
-		f.watched, f.id = true, id
-		b.folder.byID[id] = f
-		b.counters.watches.Add(1)
-	}
+	f.watched, f.id = true, id
+	b.folder.byID[id] = f
+	b.counters.watches.Add(1)
 	if f.polled {
 		f.polled = false
 		delete(b.polled, f)
@@ -177,9 +182,13 @@ func (b *recursive) drop(f *folder) {
 		f.polled = false
 		delete(b.polled, f)
 	}
-	if !f.watched {
-		return
+	if f.watched {
+		b.unwatch(f)
 	}
+}
+
+// unwatch removes the watch of f alone.
+func (b *recursive) unwatch(f *folder) {
 	f.watched = false
 	b.counters.watches.Add(^uint64(0))
 	if b.folder.byID[f.id] == f {

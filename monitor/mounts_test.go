@@ -131,6 +131,29 @@ func TestMountBeneath(t *testing.T) {
 	})
 }
 
+// While a watch is set, a folder that is watched under another name takes the
+// place. That made fsnotify panic.
+func TestTakenWhileAdding(t *testing.T) {
+	needRoot(t, "to mount")
+	root := mkdir(t, fileSystem(t), "tree")
+	mkdir(t, root, "a")
+	mkdir(t, root, "b")
+	m := open(t, Config{Root: root, Backend: Fsnotify})
+	b := m.backend.(*recursive)
+	f := b.folder.find("b")
+	mountAt(t, root+"/a", "", root+"/b", unix.MS_BIND, "") // without an event
+	if _, err := b.watch(f, "b", f.id, nil); err != errMoved {
+		t.Errorf("watch = %v", err)
+	}
+	must(t, unix.Unmount(root+"/b", 0))
+	b.arm(t.Context(), f) // the next try
+	r := read(t, m, root)
+	put(t, root+"/a/f", "x")
+	put(t, root+"/b/f", "x")
+	r.awaitHint("a/f")
+	r.awaitHint("b/f")
+}
+
 // A part of the same file system that is bound into the tree changes under its
 // other name.
 func TestBound(t *testing.T) {
