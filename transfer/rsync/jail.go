@@ -20,7 +20,7 @@ import (
 type JailMode uint8
 
 const (
-	// Auto is a jail if we may make one.
+	// Auto is a jail if we seem to be allowed one; ResolveJail finds out.
 	Auto JailMode = iota
 	// Off is none.
 	Off

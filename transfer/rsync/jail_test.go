@@ -262,7 +262,7 @@ func TestBrokenJailIsReported(t *testing.T) {
 	if !errors.Is(e.gotErr, ErrJail) || e.got.Code != jailFailed {
 		t.Errorf("%v, %+v", e.gotErr, e.got)
 	}
-	if !errors.Is(e.sendErr, ErrJail) {
+	if !errors.Is(e.sendErr, ErrBatch) || errors.Is(e.sendErr, ErrJail) {
 		t.Errorf("the sender is told %v", e.sendErr)
 	}
 	r.nobodyIsLeft()

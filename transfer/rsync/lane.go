@@ -51,11 +51,13 @@ var shared = []string{
 
 // sendArgs is the sender's command line. -I, since the quick check misses a
 // second edit of the same size within a second; --ignore-missing-args, since
-// seal reports what vanished.
-func sendArgs(spec SendSpec) []string {
+// seal reports what vanished. root is the folder's own path: a name whose parent
+// became a link out of it is refused, where rsync by itself would follow the link
+// if root owns it. rsync does not pass that option on.
+func sendArgs(spec SendSpec, root string) []string {
 	argv := append([]string{
 		"-lptgoHAX", "--numeric-ids", "-I", "-0", "--files-from=-",
-		"--no-implied-dirs", "--ignore-missing-args",
+		"--no-implied-dirs", "--ignore-missing-args", "--confine-root=" + root,
 	}, shared...)
 	switch spec.Lane {
 	case LargeReflink:

@@ -131,6 +131,44 @@ func TestVanishedNameIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestAllVanished(t *testing.T) {
+	modes(t, func(t *testing.T, mode JailMode) {
+		r := newRun(t, Small)
+		r.recv.Jail = mode
+		r.send.Names = []signature.Path{"gone", "gone/too", "#gone"}
+		r.must()
+		diff(t, nil, snapshot(t, r.staging))
+	})
+}
+
+// I7: a folder that became a link out of the tree since the names were written
+// down, be it root's own, is not followed.
+func TestLinkOutOfTheTreeIsNotFollowed(t *testing.T) {
+	outside := t.TempDir()
+	write(t, outside+"/secret", "secret")
+	for name, owner := range map[string]int{"root's": 0, "a user's": 100000} {
+		t.Run(name, func(t *testing.T) {
+			r := newRun(t, Small)
+			r.write("ok", "ok")
+			for i, to := range []string{outside, "../" + filepath.Base(outside)} {
+				link := fmt.Sprint("link", i)
+				if err := os.Symlink(to, filepath.Join(r.src, link)); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Lchown(filepath.Join(r.src, link), owner, owner); err != nil && os.Geteuid() == 0 {
+					t.Fatal(err)
+				}
+				r.send.Names = append(r.send.Names, signature.Path(link+"/secret"))
+			}
+			e := r.must()
+			if e.sent.Code != 23 {
+				t.Errorf("code %d: %s", e.sent.Code, e.sent.Stderr)
+			}
+			diff(t, map[string]string{"ok": snapshot(t, r.src)["ok"]}, snapshot(t, r.staging))
+		})
+	}
+}
+
 // Same size and mtime: rsync's quick check would call these equal.
 func TestSameSizeAndTimeIsSent(t *testing.T) {
 	for _, lane := range []Lane{Small, LargeCompare} {
@@ -208,7 +246,7 @@ func TestLargeLanesSendTheDifference(t *testing.T) {
 	}
 }
 
-// The folder is held open, not named.
+// The folder is held open: what has its name now does not matter.
 func TestSourceFolderMayBeRenamed(t *testing.T) {
 	r := newRun(t, Small)
 	r.write("a", "right")

@@ -233,8 +233,8 @@ func (r *receiver) run() error {
 		}
 	}
 	r.res.Code, r.res.Stderr, r.res.Out = code, words, out.n
-	exitErr := r.conn.Exit(code, words)
 	ended.Store(true)
+	exitErr := r.conn.Exit(code, words)
 	r.conn.Close() // ends the other direction, if the peer did not
 	<-inDone
 	r.res.In = in.n
@@ -243,7 +243,7 @@ func (r *receiver) run() error {
 	switch {
 	case errors.Is(own, ErrBug), errors.Is(own, ErrJail):
 		return own
-	case in.read != nil && own != nil:
+	case in.read != nil && r.p.killed():
 		return fmt.Errorf("%w: read from peer: %w", ErrBatch, in.read)
 	case out.write != nil && own == nil:
 		return fmt.Errorf("%w: write to peer: %w", ErrBatch, out.write)

@@ -1,6 +1,7 @@
 package rsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"time"
 
@@ -21,8 +23,8 @@ import (
 type SendSpec struct {
 	Binary string   // rsync, as Probe accepted it
 	Helper []string // how to call HelperMain: {"/usr/bin/clsync", "rsh"}
-	// Dir is the folder that Names are relative to. It is held open, so it may be
-	// renamed meanwhile.
+	// Dir is the folder that Names are relative to, and that no link among them
+	// leads out of. If it is renamed meanwhile, the rest counts as vanished.
 	Dir   *os.File
 	Lane  Lane
 	Batch string // the receiver's name for it: letters, digits, - and _
@@ -111,6 +113,8 @@ func (s *sender) run() error {
 	var both sync.WaitGroup
 	var out, in pumped
 	var peer heard
+	left := time.AfterFunc(time.Hour, func() { s.conn.Close() })
+	defer left.Stop()
 	both.Go(func() {
 		if out = s.dog.pump(s.conn, h.from); out.write != nil {
 			// The peer takes no more. rsync sees that, but would stay to tell it.
@@ -123,7 +127,7 @@ func (s *sender) run() error {
 			out.write = s.conn.CloseWrite()
 		} else {
 			// The peer may know why. One that does not leave by itself is left.
-			time.AfterFunc(linger, func() { s.conn.Close() })
+			left.Reset(linger)
 		}
 	})
 	both.Go(func() {
@@ -160,10 +164,11 @@ func (s *sender) verdict(out, in pumped, peer heard) error {
 	own := classify("rsync", s.res.Code, s.res.Stderr)
 	if in.read == nil && peer.err == nil {
 		s.res.PeerCode, s.res.PeerStderr = peer.code, cutStderr(peer.words)
-		if err := classify("the peer's rsync", peer.code, s.res.PeerStderr); err != nil {
-			return err
+		err := classify("the peer's rsync", peer.code, s.res.PeerStderr)
+		if errors.Is(err, ErrJail) { // theirs, not ours
+			err = fmt.Errorf("%w: the peer has no jail%s", ErrBatch, lastLine(s.res.PeerStderr))
 		}
-		return own
+		return cmp.Or(err, own)
 	}
 	switch {
 	case errors.Is(own, ErrBug):
@@ -205,12 +210,20 @@ func startSender(spec SendSpec) (ours *net.UnixConn, p *process, err error) {
 	}
 	defer theirs.Close()
 
-	cmd := exec.Command(spec.Binary, sendArgs(spec)...)
-	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", spec.Dir.Fd())
+	dir := fmt.Sprintf("/proc/self/fd/%d", spec.Dir.Fd())
+	root, err := os.Readlink(dir)
+	if err != nil {
+		ours.Close()
+		return nil, nil, fmt.Errorf("find folder: %w", err)
+	}
+	cmd := exec.Command(spec.Binary, sendArgs(spec, root)...)
+	cmd.Dir = dir
 	cmd.Env = environment(helperEnv + "=3")
 	cmd.Stdin = list
 	cmd.ExtraFiles = []*os.File{theirs}
-	if p, err = launch(cmd); err != nil {
+	p, err = launch(cmd)
+	runtime.KeepAlive(spec.Dir)
+	if err != nil {
 		ours.Close()
 		return nil, nil, err
 	}
