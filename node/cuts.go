@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,22 +181,44 @@ func (t *tree) sendCut(ctx context.Context, c replica.CutOut) {
 	id := s.nextCut
 	s.sending = id
 	ctx, s.cancel = context.WithCancel(ctx)
-	page := func(b []byte) error { return t.sendPatiently(ctx, c.To, message.TypeCut, b) }
-	if len(c.Cut.Listings) < 1000 {
-		// Small ones go at once and in order with heads.
-		if err := message.Pages(t.name, id, c.Cut.Listings, c.Cut.Knowledge, page); err == nil {
+	// A small one goes at once, if there is room. One that must wait, or be cut into
+	// pages first, is not the tree's goroutine's to send.
+	var late []byte
+	if len(c.Cut.Listings) < smallCut {
+		err := message.Pages(t.name, id, c.Cut.Listings, c.Cut.Knowledge, func(b []byte) error {
+			if late != nil {
+				return session.ErrFull // a second page, after one that must wait
+			}
+			err := t.node.hub.Send(c.To, message.TypeCut, b)
+			if errors.Is(err, session.ErrFull) {
+				late = b
+				return nil
+			}
+			return err
+		})
+		if err == nil && late == nil || errors.Is(err, session.ErrGone) {
 			return
 		}
-		t.gaveUp(ctx, c.To, id)
-		return
 	}
 	t.background.Go(func() error {
-		if err := message.Pages(t.name, id, c.Cut.Listings, c.Cut.Knowledge, page); err != nil {
+		skip := late // pages before it have gone
+		err := message.Pages(t.name, id, c.Cut.Listings, c.Cut.Knowledge, func(b []byte) error {
+			if skip != nil && !bytes.Equal(b, skip) {
+				return nil
+			}
+			skip = nil
+			return t.sendPatiently(ctx, c.To, message.TypeCut, b)
+		})
+		if err != nil {
 			t.gaveUp(ctx, c.To, id)
 		}
 		return nil
 	})
 }
+
+// smallCut is the number of listings up to which a cut is sent by the tree's
+// goroutine.
+const smallCut = 1000
 
 // gaveUp ends the session in which a cut could not be sent in whole. A broken-off
 // cut counts for nothing; the next session begins with another one.

@@ -24,7 +24,7 @@ const (
 // gives a hint, whatever happened before is found. It starts over for each root.
 func (t *tree) watch(ctx context.Context) error {
 	for ctx.Err() == nil {
-		reason, epoch, changed := t.root.state()
+		epoch, changed, reason := t.root.state()
 		if reason != nil {
 			select {
 			case <-ctx.Done():
@@ -67,7 +67,7 @@ func (t *tree) watchRoot(ctx context.Context, epoch int) error {
 	defer stats.Stop()
 	var seen monitor.Stats
 	for {
-		_, now, changed := t.root.state()
+		now, changed, _ := t.root.state()
 		if now != epoch {
 			cancel()
 		}
@@ -108,52 +108,34 @@ func (t *tree) hint(ctx context.Context, batch []monitor.Hint) {
 
 // lookAll looks at what the core asks for, batch by batch.
 func (t *tree) lookAll(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case tasks := <-t.looks:
-			var seen []replica.Seen
-			var large []replica.LookTask
-			ok := t.root.with(ctx, func(r *signature.Root) {
-				seen, large = seen[:0], large[:0]
-				for _, task := range tasks {
-					s, big := t.look(ctx, r, task, false)
-					if big {
-						large = append(large, task)
-					} else {
-						seen = append(seen, s)
-					}
-				}
-			})
-			if !ok {
-				return nil
-			}
-			for i, task := range large {
-				select {
-				case t.big <- task:
-				default: // full: these are done here, more slowly
-					for _, task := range large[i:] {
-						t.lookOne(ctx, task)
-					}
+	return t.looks.each(ctx, func(tasks []replica.LookTask) {
+		var seen []replica.Seen
+		var large []replica.LookTask
+		ok := t.root.with(ctx, func(r *signature.Root) {
+			seen, large = seen[:0], large[:0]
+			for _, task := range tasks {
+				s, big := t.look(ctx, r, task, false)
+				if big {
+					large = append(large, task)
+				} else {
+					seen = append(seen, s)
 				}
 			}
-			if len(seen) > 0 {
-				t.post(ctx, replica.Looked{Looks: seen})
-			}
+		})
+		if !ok {
+			return
 		}
-	}
+		for _, task := range large {
+			t.big.push(task)
+		}
+		if len(seen) > 0 {
+			t.post(ctx, replica.Looked{Looks: seen})
+		}
+	})
 }
 
 func (t *tree) lookBig(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case task := <-t.big:
-			t.lookOne(ctx, task)
-		}
-	}
+	return t.big.each(ctx, func(task replica.LookTask) { t.lookOne(ctx, task) })
 }
 
 func (t *tree) lookOne(ctx context.Context, task replica.LookTask) {

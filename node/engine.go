@@ -113,7 +113,7 @@ func (t *tree) status() control.Tree {
 	if m := t.monitor.Load(); m != nil {
 		s.Backend, s.BackendReason = m.backend, m.reason
 	}
-	if reason, _, _ := t.root.state(); reason != nil {
+	if _, _, reason := t.root.state(); reason != nil {
 		s.State, s.Reason = control.Stopped, reason.Error()
 	}
 	if why := t.problem.Load(); why != nil {

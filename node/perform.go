@@ -37,22 +37,19 @@ func (t *tree) perform(ctx context.Context, now time.Time, fx replica.Effects) e
 		t.sendHeads()
 	}
 	if len(fx.Apply) > 0 {
-		t.job(ctx, func(ctx context.Context) { t.apply(ctx, fx.Apply) })
+		t.jobs.push(func(ctx context.Context) { t.apply(ctx, fx.Apply) })
 	}
 	for _, s := range fx.Store {
-		t.job(ctx, func(ctx context.Context) { t.keep(ctx, s) })
+		t.jobs.push(func(ctx context.Context) { t.keep(ctx, s) })
 	}
 	for _, f := range fx.Fetch {
 		t.fetch(ctx, f)
 	}
 	for _, b := range fx.Release {
-		t.job(ctx, func(ctx context.Context) { t.release(ctx, b) })
+		t.jobs.push(func(ctx context.Context) { t.release(ctx, b) })
 	}
 	if len(fx.Looks) > 0 {
-		select {
-		case t.looks <- fx.Looks:
-		case <-ctx.Done():
-		}
+		t.looks.push(fx.Looks)
 	}
 	for _, p := range fx.Scans {
 		select {
@@ -106,14 +103,7 @@ func (t *tree) save(ctx context.Context, now time.Time, must bool) error {
 	}
 }
 
-// job queues work on the disk that is done one after the other.
-func (t *tree) job(ctx context.Context, f func(context.Context)) {
-	select {
-	case t.jobs <- f:
-	case <-ctx.Done():
-	}
-}
-
+// doJobs does the work on the disk that must be done one after the other.
 func (t *tree) doJobs(ctx context.Context) error {
 	t.tidy(ctx)
 	sweep := time.NewTicker(sweepEvery)
@@ -122,8 +112,10 @@ func (t *tree) doJobs(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case f := <-t.jobs:
-			f(ctx)
+		case <-t.jobs.ready():
+			if f, ok := t.jobs.pop(); ok {
+				f(ctx)
+			}
 		case <-sweep.C:
 			if t.resting.Load() > 0 {
 				t.sweep(ctx)

@@ -98,10 +98,10 @@ func (g *rootGuard) signal() {
 
 // state returns why nothing is worked on, the count of roots taken, and a channel
 // that is closed at the next change.
-func (g *rootGuard) state() (reason error, epoch int, changed <-chan struct{}) {
+func (g *rootGuard) state() (epoch int, changed <-chan struct{}, reason error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.reason, g.epoch, g.changed
+	return g.epoch, g.changed, g.reason
 }
 
 // marker returns the tree's marker, once a root was taken.
@@ -147,7 +147,7 @@ func (g *rootGuard) run(ctx context.Context) error {
 // once it is back. It returns false when ctx ends.
 func (g *rootGuard) with(ctx context.Context, f func(*signature.Root)) bool {
 	for ctx.Err() == nil {
-		reason, _, changed := g.state()
+		_, changed, reason := g.state()
 		if reason != nil {
 			select {
 			case <-ctx.Done():

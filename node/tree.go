@@ -37,9 +37,9 @@ type tree struct {
 	frames chan inbound       // from the sessions; a full one makes the router wait
 	calls  chan func()
 	scans  chan signature.Path
-	looks  chan []replica.LookTask
-	big    chan replica.LookTask
-	jobs   chan func(context.Context) // applies and stores, one after the other
+	looks  *queue[[]replica.LookTask]
+	big    *queue[replica.LookTask]
+	jobs   *queue[func(context.Context)] // applies and stores, one after the other
 
 	background errgroup.Group // fetches, serves and cuts: all end with ctx
 	sessions   map[signature.NodeID]*peerSession
@@ -100,9 +100,9 @@ func newTree(n *Node, c *config.Tree) *tree {
 		frames:   make(chan inbound, 256),
 		calls:    make(chan func()),
 		scans:    make(chan signature.Path, 1),
-		looks:    make(chan []replica.LookTask, 64),
-		big:      make(chan replica.LookTask, 4096),
-		jobs:     make(chan func(context.Context), 256),
+		looks:    newQueue[[]replica.LookTask](),
+		big:      newQueue[replica.LookTask](),
+		jobs:     newQueue[func(context.Context)](),
 		sessions: map[signature.NodeID]*peerSession{},
 		notes:    map[signature.NodeID]lagNote{},
 	}
@@ -184,7 +184,7 @@ func (t *tree) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	epoch := 0
-	reason, _, changed := t.root.state()
+	_, changed, reason := t.root.state()
 	for {
 		var ev replica.Event
 		select {
@@ -202,7 +202,7 @@ func (t *tree) loop(ctx context.Context) error {
 		case <-changed:
 			var now int
 			var was = reason
-			reason, now, changed = t.root.state()
+			now, changed, reason = t.root.state()
 			switch {
 			case reason != nil:
 				t.log.Warn("stopped: nothing is replicated until the root is back", "err", reason)
