@@ -60,9 +60,13 @@ func New(t testing.TB, o Options) *Cluster {
 
 // close stops what runs, says what went wrong, and removes everything.
 func (c *Cluster) close() {
+	keep := os.Getenv("CLSYNC_TEST_KEEP") != ""
 	for _, n := range c.Nodes {
 		if p := n.process(); p != nil {
 			n.Cont()
+			if keep && c.t.Failed() {
+				p.dump()
+			}
 			p.kill()
 		}
 	}
@@ -86,8 +90,8 @@ func (c *Cluster) close() {
 			c.t.Errorf("remove network: %v", err)
 		}
 	}
-	if os.Getenv("CLSYNC_TEST_KEEP") != "" {
-		c.t.Logf("kept: %s", c.dir)
+	if keep {
+		c.t.Logf("kept, with all goroutines at the end of the logs: %s", c.dir)
 		return
 	}
 	if err := os.RemoveAll(c.dir); err != nil {

@@ -9,5 +9,6 @@
 // New makes a cluster; its nodes' trees are changed by the test through ordinary
 // system calls and judged by package compare. What a daemon logs goes to a file,
 // the tail of which is printed when the test fails. A daemon that ends by itself,
-// panics or races fails the test whatever else it shows.
+// panics or races fails the test whatever else it shows. CLSYNC_TEST_KEEP=1 keeps
+// the nodes' folders, and on failure has the daemons write what they were at.
 package cluster

@@ -234,7 +234,7 @@ func (n *Node) examine() {
 		n.c.t.Errorf("node %s ended by itself: %v", n.Name, n.run.err)
 	}
 	lines := strings.Split(n.Log(), "\n")
-	for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: ", "goroutine 1 ["} {
+	for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
 		if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, bad) }); i >= 0 {
 			n.c.t.Errorf("node %s: %s", n.Name, strings.Join(lines[i:min(i+40, len(lines))], "\n"))
 			return

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 // A process is one life of a daemon.
@@ -52,4 +53,14 @@ func (p *process) kill() {
 	p.expected = true
 	_ = p.cmd.Process.Kill() // it may have ended already
 	<-p.done
+}
+
+// dump ends the process in a way that has it write what all its goroutines do.
+func (p *process) dump() {
+	p.expected = true
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT) // it may have ended already
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+	}
 }
