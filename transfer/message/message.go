@@ -189,14 +189,18 @@ func DecodeCutPage(b []byte) (CutPage, error) {
 	p.Listings = make([]signature.Listing, 0, min(n, 1024))
 	for range n {
 		l := signature.ReadListing(r)
+		if r.Err() == nil && len(l.Versions) == 0 {
+			// It would make a path vanish without a version that says so.
+			r.Fail("%s is listed with no version", l.Path.Quote())
+		}
 		if r.Err() != nil {
 			return CutPage{}, r.Err()
 		}
 		p.Listings = append(p.Listings, l)
 	}
 	p.Knowledge = signature.ReadKnowledge(r)
-	if r.Err() == nil && !p.Last && len(p.Knowledge) > 0 {
-		r.Fail("knowledge before the last page")
+	if r.Err() == nil && !p.Last && (len(p.Knowledge) > 0 || n == 0) {
+		r.Fail("%d listings and knowledge of %d actors before the last page", n, len(p.Knowledge))
 	}
 	return p, r.Err()
 }
