@@ -19,13 +19,14 @@ type Config struct {
 
 // Bounds and paces. They are about memory and fairness, not about correctness.
 const (
-	lookBatch  = 512      // paths in one look request
-	looksOpen  = 2048     // looks asked for and not answered
-	applyBatch = 8192     // paths in one apply
-	fetchFiles = 1000     // files in one small fetch
-	fetchBytes = 64 << 20 // and bytes
-	fetchOpen  = 2        // small fetches under way per peer
-	largeFile  = 4 << 20  // bytes from which a file travels alone
+	lookBatch  = 512       // paths in one look request
+	looksOpen  = 2048      // looks asked for and not answered
+	applyBatch = 8192      // paths in one apply
+	fetchFiles = 1000      // files in one small fetch
+	fetchBytes = 64 << 20  // and bytes
+	fetchNames = 512 << 10 // and bytes of their paths: a want is one frame
+	fetchOpen  = 2         // small fetches under way per peer
+	largeFile  = 4 << 20   // bytes from which a file travels alone
 	relayWait  = 300 * time.Millisecond
 	goneWait   = time.Second
 	hotMax     = 2 * time.Second

@@ -71,7 +71,7 @@ func (c *Core) planFetch(now time.Time, fx *Effects, wake *wakeup) {
 			t = &FetchTask{From: from, Lane: Small}
 			tasks[from] = t
 		}
-		if len(t.Items) < fetchFiles && (len(t.Items) == 0 || size(t.Items)+it.Size <= fetchBytes) {
+		if len(t.Items) < fetchFiles && (len(t.Items) == 0 || size(t.Items)+it.Size <= fetchBytes && names(t.Items)+len(it.Path) <= fetchNames) {
 			t.Items = append(t.Items, it)
 			c.fetchHash[it.Hash] = it.Path
 		}
@@ -93,6 +93,13 @@ func sortedPeers[T any](m map[signature.NodeID]T) []signature.NodeID {
 func size(items []FetchItem) (n int64) {
 	for _, it := range items {
 		n += it.Size
+	}
+	return n
+}
+
+func names(items []FetchItem) (n int) {
+	for _, it := range items {
+		n += len(it.Path)
 	}
 	return n
 }

@@ -11,7 +11,11 @@ import (
 func (c *Core) cutIn(ev CutIn, fx *Effects) {
 	c.count.CutsTaken++
 	c.count.RecordsReceived += uint64(len(ev.Cut.Listings))
-	if alarm := c.contradicts(ev.Cut); alarm != nil {
+	alarm := c.contradicts(ev.Cut)
+	if alarm == nil {
+		alarm = c.overfull(ev.Cut)
+	}
+	if alarm != nil {
 		alarm.Peer = ev.From
 		fx.Notices = append(fx.Notices, *alarm)
 		return
@@ -27,6 +31,44 @@ func (c *Core) cutIn(ev CutIn, fx *Effects) {
 	if news {
 		c.headsDue, fx.Save = true, true
 	}
+}
+
+// maxListing bounds what is listed for a path, by weight. A page that ends with the
+// greatest, and one version made here on top of it, still fits into a frame.
+const maxListing = 384 << 10
+
+// Weight is about what the versions of a path take in memory, and never less than
+// what they take on the wire.
+func Weight(vs []signature.Version) int {
+	n := 0
+	for _, v := range vs {
+		n += 384 + len(v.Sig.Xattrs) + len(v.Sig.Kept.Xattrs) + len(v.Sig.Target)
+	}
+	return n
+}
+
+// overfull looks for what would make this node list or know more than it could tell
+// its peers: they would take it for the one that breaks the protocol.
+func (c *Core) overfull(cut Cut) *Notice {
+	actors := len(c.knowledge)
+	for a := range cut.Knowledge {
+		if _, known := c.knowledge[a]; !known {
+			actors++
+		}
+	}
+	if actors > signature.MaxActors {
+		return &Notice{Kind: NoticeAlarm, Text: fmt.Sprintf(
+			"peer would make this node know %d actors, of %d that can be; nothing of it is taken in", actors, signature.MaxActors)}
+	}
+	for _, l := range cut.Listings {
+		r, _ := c.ix.Get(l.Path)
+		listed, _ := c.merged(r, l, cut.Knowledge)
+		if len(listed) > 1 && (len(listed) > signature.MaxVersions || Weight(listed) > maxListing) {
+			return &Notice{Kind: NoticeAlarm, Path: l.Path, Text: fmt.Sprintf(
+				"peer would make this node list %d versions of %d bytes; nothing of it is taken in", len(listed), Weight(listed))}
+		}
+	}
+	return nil
 }
 
 // contradicts looks for what no correct node sends: one dot with two signatures,
@@ -55,28 +97,36 @@ func (c *Core) contradicts(cut Cut) *Notice {
 func (c *Core) mergeListing(l signature.Listing, theirs signature.Knowledge) {
 	r, _ := c.ix.Get(l.Path)
 	r.Path = l.Path
-	before := len(r.Listed)
-	listed := make([]signature.Version, 0, before+len(l.Versions))
-	for _, v := range r.Listed {
-		if !theirs.Covers(v.Dot) || slices.ContainsFunc(l.Versions, func(w signature.Version) bool { return w.Dot == v.Dot }) {
-			listed = append(listed, v)
-		}
-	}
-	news := false
-	for _, v := range l.Versions {
-		if _, both := r.List(v.Dot); !both && !c.knowledge.Covers(v.Dot) {
-			listed, news = append(listed, v), true
-		}
-	}
-	if !news && len(listed) == before {
+	listed, news := c.merged(r, l, theirs)
+	if !news && len(listed) == len(r.Listed) {
 		return
 	}
 	if news {
 		c.count.RecordsApplied++
 	}
-	signature.SortVersions(listed)
-	r.Listed = collapse(listed)
+	r.Listed = listed
 	c.put(r)
+}
+
+// merged is what is listed for a path once l is taken in, and whether l brings
+// anything new.
+func (c *Core) merged(r signature.Record, l signature.Listing, theirs signature.Knowledge) (listed []signature.Version, news bool) {
+	listed = make([]signature.Version, 0, len(r.Listed)+len(l.Versions))
+	for _, v := range r.Listed {
+		if !theirs.Covers(v.Dot) || slices.ContainsFunc(l.Versions, func(w signature.Version) bool { return w.Dot == v.Dot }) {
+			listed = append(listed, v)
+		}
+	}
+	for _, v := range l.Versions {
+		if _, both := r.List(v.Dot); !both && !c.knowledge.Covers(v.Dot) {
+			listed, news = append(listed, v), true
+		}
+	}
+	if !news && len(listed) == len(r.Listed) {
+		return r.Listed, false
+	}
+	signature.SortVersions(listed)
+	return collapse(listed), news
 }
 
 // collapse drops a version where a greater one says the same. It is a function of

@@ -28,6 +28,12 @@ func (c *Core) headIn(ev HeadIn) {
 		return
 	}
 	p.known.Join(ev.Known)
+	if len(p.known) > signature.MaxActors { // it names others each time; what it says now counts
+		p.known = ev.Known.Clone()
+	}
+	if len(p.landed) > signature.MaxActors {
+		p.landed = signature.Knowledge{}
+	}
 	if p.landed.Join(ev.Landed) {
 		c.forgiveNotHere(ev.ID)
 	}
