@@ -19,7 +19,7 @@ func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 	switch {
 	case in.up:
 		t.endSession(in.from)
-		t.sessions[in.from] = &peerSession{}
+		t.sessions[in.from] = &peerSession{serving: new(int)}
 		h := t.head()
 		h.Begin = true
 		t.send(in.from, message.TypeHead, h.Encode())
@@ -32,11 +32,12 @@ func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 		return replica.PeerDown{ID: in.from}
 	}
 	s := t.sessions[in.from]
-	if s == nil {
-		return nil // of a session that has ended
+	if s == nil || s.rogue {
+		return nil // of a session that has ended, or is about to
 	}
 	ev, err := t.decode(ctx, in, s)
 	if err != nil {
+		s.rogue, s.taking = true, nil
 		t.node.rogue(in.from, fmt.Errorf("tree %s: %w", t.name, err))
 		return nil
 	}
@@ -66,10 +67,16 @@ func (t *tree) decode(ctx context.Context, in inbound, s *peerSession) (replica.
 		if err != nil {
 			return nil, err
 		}
+		if err := t.neverMade(h.Known); err != nil {
+			return nil, err
+		}
 		if !s.open || h.Begin {
 			if h.Begin {
+				if s.begins++; s.begins > maxBegins {
+					return nil, fmt.Errorf("%w: the tree is begun %d times", ErrProtocol, s.begins)
+				}
 				t.endSession(in.from)
-				s = &peerSession{}
+				s = &peerSession{begins: s.begins, serving: s.serving}
 				t.sessions[in.from] = s
 				t.send(in.from, message.TypeHead, t.head().Encode())
 			}
@@ -81,6 +88,9 @@ func (t *tree) decode(ctx context.Context, in inbound, s *peerSession) (replica.
 		return t.takePage(in, s)
 	case message.TypeAck:
 		a, err := message.DecodeAck(in.payload)
+		if err == nil && a.Cut > s.nextCut {
+			err = fmt.Errorf("%w: ack of cut %d, of %d sent", ErrProtocol, a.Cut, s.nextCut)
+		}
 		if err != nil || a.Cut != s.sending || s.sending == 0 {
 			return nil, err // a late ack of a cut that was given up says nothing
 		}
@@ -104,8 +114,13 @@ func (t *tree) decode(ctx context.Context, in inbound, s *peerSession) (replica.
 	return nil, fmt.Errorf("%w: frame type %d", ErrProtocol, in.typ)
 }
 
-// maxCut bounds the listings of a cut that is kept until its last page is here.
-const maxCut = 8 << 20
+// maxBegins bounds how often a peer begins a tree anew within one session: each time
+// it gets all that it says it lacks.
+const maxBegins = 1000
+
+// maxCuts bounds what the cuts that are not complete yet take in memory, those of
+// all peers together. About two million paths are as much.
+const maxCuts = 1 << 30
 
 // takePage keeps a page aside. The last one makes the cut whole.
 func (t *tree) takePage(in inbound, s *peerSession) (replica.Event, error) {
@@ -114,35 +129,76 @@ func (t *tree) takePage(in inbound, s *peerSession) (replica.Event, error) {
 		return nil, err
 	}
 	if p.Page == 0 {
-		s.taking = &cutIn{id: p.Cut}
+		if s.taking != nil {
+			return nil, fmt.Errorf("%w: cut %d begins before cut %d has ended", ErrProtocol, p.Cut, s.taking.id)
+		}
+		s.taking = &cutIn{id: p.Cut, dots: signature.Knowledge{}}
 	}
 	c := s.taking
 	if c == nil || c.id != p.Cut || c.next != p.Page {
 		return nil, fmt.Errorf("%w: page %d of cut %d out of order", ErrProtocol, p.Page, p.Cut)
 	}
-	if len(c.listings)+len(p.Listings) > maxCut {
-		return nil, fmt.Errorf("%w: cut of more than %d listings", ErrProtocol, maxCut)
-	}
 	for _, l := range p.Listings {
 		for _, v := range l.Versions {
-			if v.Dot.Actor.Node == t.node.id && !t.ourOwn(v.Dot) {
+			if v.Dot.Actor == t.actor && v.Dot.Seq > t.core.Seq() {
 				return nil, fmt.Errorf("%w: %s lists %v, which this node never made", ErrProtocol, l.Path.Quote(), v.Dot)
 			}
+			c.dots[v.Dot.Actor] = max(c.dots[v.Dot.Actor], v.Dot.Seq)
 		}
+		c.weight += 64 + len(l.Path) + replica.Weight(l.Versions)
+	}
+	if len(c.dots) > signature.MaxActors {
+		return nil, fmt.Errorf("%w: a cut of more than %d actors", ErrProtocol, signature.MaxActors)
 	}
 	c.listings = append(c.listings, p.Listings...)
 	c.next++
 	if !p.Last {
-		return nil, nil
+		return nil, t.makeRoom(in.from, s)
 	}
 	s.taking, s.acks = nil, p.Cut
+	if !p.Knowledge.CoversAll(c.dots) {
+		return nil, fmt.Errorf("%w: cut %d lists what its knowledge does not cover", ErrProtocol, p.Cut)
+	}
+	if err := t.neverMade(p.Knowledge); err != nil {
+		return nil, err
+	}
 	return replica.CutIn{From: in.from, Cut: replica.Cut{Listings: c.listings, Knowledge: p.Knowledge}}, nil
 }
 
-// ourOwn tells whether a dot that bears this node's name can be one of its own: of
-// an earlier incarnation, or one that was used.
-func (t *tree) ourOwn(d signature.Dot) bool {
-	return d.Actor != t.actor || d.Seq <= t.core.Seq()
+// makeRoom gives up the greatest of the cuts that are not complete where all of them
+// together are too much.
+func (t *tree) makeRoom(from signature.NodeID, s *peerSession) error {
+	sum, most := 0, s
+	for id, o := range t.sessions {
+		if o.taking == nil {
+			continue
+		}
+		sum += o.taking.weight
+		if o.taking.weight > most.taking.weight {
+			from, most = id, o
+		}
+	}
+	if sum <= maxCuts {
+		return nil
+	}
+	err := fmt.Errorf("%w: a cut of %d listings and no end, too big for this node", ErrProtocol, len(most.taking.listings))
+	if most == s {
+		return err
+	}
+	most.rogue, most.taking = true, nil
+	t.node.rogue(from, fmt.Errorf("tree %s: %w", t.name, err))
+	return nil
+}
+
+// neverMade tells whether a peer claims to know changes that this node has never made.
+// It lies, or this node's index was put back to an older state, or the node was cloned:
+// nothing of the peer may be taken in before a person has looked.
+func (t *tree) neverMade(k signature.Knowledge) error {
+	if seq := k[t.actor]; seq > t.core.Seq() {
+		return fmt.Errorf("%w: peer knows change %d of this node, which has made %d: this node's index was restored or copied, or the peer lies",
+			ErrProtocol, seq, t.core.Seq())
+	}
+	return nil
 }
 
 func (t *tree) ack(id signature.NodeID) {
@@ -231,6 +287,9 @@ func (t *tree) gaveUp(ctx context.Context, id signature.NodeID, cut uint64) {
 // sendPatiently waits for room in the peer's queue, up to half a minute.
 func (t *tree) sendPatiently(ctx context.Context, id signature.NodeID, typ byte, payload []byte) error {
 	for start := time.Now(); ; {
+		if ctx.Err() != nil {
+			return ctx.Err() // a page of a cut that was given up may not follow the next head
+		}
 		err := t.node.hub.Send(id, typ, payload)
 		if !errors.Is(err, session.ErrFull) || time.Since(start) > 30*time.Second {
 			return err

@@ -20,14 +20,19 @@ import (
 // answered as failed, and asked for again.
 const maxServing = 8
 
+// patience is how long a peer may take to begin a push or to answer a want, beside
+// the time in which it pushes. Others may have what it keeps us waiting for.
+const patience = 2 * time.Minute
+
 // A receiving is a batch that this node has asked for.
 type receiving struct {
 	from signature.NodeID
-	lane rsync.Lane
-	ctx  context.Context
 
 	mu      sync.Mutex
+	ctx     context.Context // nil until it was asked for
+	lane    rsync.Lane
 	streams sync.WaitGroup
+	open    int // streams
 	runs    int
 	ended   bool
 	done    chan message.Done // the peer's answer; capacity 1
@@ -41,6 +46,7 @@ func (f *fetches) add(batch uint64, r *receiving) {
 		f.run = map[uint64]*receiving{}
 	}
 	f.run[batch] = r
+	f.last = max(f.last, batch)
 }
 
 func (f *fetches) remove(batch uint64) {
@@ -56,6 +62,15 @@ func (f *fetches) get(from signature.NodeID, batch uint64) *receiving {
 		return r
 	}
 	return nil
+}
+
+// asked tells whether a peer may take a batch for one that was asked of it: also one
+// that was given up meanwhile.
+func (f *fetches) asked(from signature.NodeID, batch uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.run[batch]
+	return batch > 0 && batch <= f.last && (r == nil || r.from == from)
 }
 
 func (f *fetches) answered(from signature.NodeID, d message.Done) {
@@ -100,9 +115,9 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r.ctx = ctx
+	var lane rsync.Lane
 	var err error
-	ok := t.root.with(ctx, func(root *signature.Root) { r.lane, err = t.prepare(ctx, root, task) })
+	ok := t.root.with(ctx, func(root *signature.Root) { lane, err = t.prepare(ctx, root, task) })
 	if !ok {
 		return items
 	}
@@ -110,30 +125,57 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 		t.log.Warn("cannot receive; tried again", "peer", t.node.peerName(task.From), "err", err)
 		return items
 	}
-	w := message.Want{Tree: t.name, Batch: task.Batch, Lane: uint8(r.lane)}
+	r.mu.Lock()
+	r.ctx, r.lane = ctx, lane
+	r.mu.Unlock()
+	w := message.Want{Tree: t.name, Batch: task.Batch, Lane: uint8(lane)}
 	for _, it := range task.Items {
 		w.Items = append(w.Items, message.Item{Path: it.Path, Dot: it.Dot, Hash: it.Hash, Size: it.Size})
 	}
 	if err := t.sendPatiently(ctx, task.From, message.TypeWant, w.Encode()); err != nil {
 		return items
 	}
-	var d message.Done
-	select {
-	case d = <-r.done:
-	case <-r.gone:
-		cancel()
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	r.ended = true
-	r.mu.Unlock()
+	d, answered := r.wait(ctx, cancel)
 	r.streams.Wait()
+	if !answered {
+		return items
+	}
 	if len(d.Answers) != len(items) {
+		t.node.rogue(task.From, fmt.Errorf("tree %s: %w: %d answers to %d wants", t.name, ErrProtocol, len(d.Answers), len(items)))
 		return items
 	}
 	ctx = context.WithoutCancel(ctx) // what is here is verified, whatever happens to the session
-	t.root.with(ctx, func(root *signature.Root) { t.verify(ctx, root, task.Batch, d.Answers, items) })
+	t.root.with(ctx, func(root *signature.Root) { t.verify(ctx, root, task, d.Answers, items) })
 	return items
+}
+
+// wait waits for the peer's answer. From its end on no stream of the batch begins.
+func (r *receiving) wait(ctx context.Context, cancel func()) (d message.Done, answered bool) {
+	late := time.NewTicker(patience / 2)
+	defer late.Stop()
+	quiet := 0
+	for {
+		select {
+		case d = <-r.done:
+			answered = true
+		case <-r.gone:
+			cancel()
+		case <-ctx.Done():
+		case <-late.C:
+			r.mu.Lock()
+			if quiet++; r.open > 0 { // rsync has a watchdog of its own
+				quiet = 0
+			}
+			r.mu.Unlock()
+			if quiet <= 2 {
+				continue
+			}
+		}
+		r.mu.Lock()
+		r.ended = true
+		r.mu.Unlock()
+		return d, answered
+	}
 }
 
 // prepare makes the batch's staging folder and chooses the lane. A clone of the live
@@ -163,7 +205,7 @@ func (t *tree) prepare(ctx context.Context, root *signature.Root, task replica.F
 }
 
 // verify compares what was staged with the hashes that were asked for.
-func (t *tree) verify(ctx context.Context, root *signature.Root, batch uint64, answers []message.Answer, items []replica.FetchedItem) {
+func (t *tree) verify(ctx context.Context, root *signature.Root, task replica.FetchTask, answers []message.Answer, items []replica.FetchedItem) {
 	d, err := t.openDisk(root)
 	if err != nil {
 		t.log.Warn("cannot verify; fetched again", "err", err)
@@ -179,14 +221,14 @@ func (t *tree) verify(ctx context.Context, root *signature.Root, batch uint64, a
 		case message.Failed:
 			continue
 		}
-		h, size, err := d.HashStaged(ctx, batchName(batch), it.Path)
+		h, size, err := d.HashStaged(ctx, batchName(task.Batch), it.Path)
 		switch {
 		case err == nil && h == it.Hash && size == it.Size:
 			it.Outcome = replica.Got
 		case err == nil:
-			// Torn under rsync's hands, or a peer that lies: not what its
-			// version names, so it is not wanted.
-			t.log.Warn("content is not what its version names; dropped", "path", it.Path.Quote(), "version", it.Dot.String())
+			// Torn under rsync's hands, a disk that rots there, or a peer that lies:
+			// not what its version names, so it is not wanted.
+			t.node.distrust(task.From, fmt.Errorf("tree %s: content of %s is not what version %v names", t.name, it.Path.Quote(), it.Dot))
 			it.Outcome = replica.NotHere
 		case signature.IsAbsent(err):
 			it.Outcome = replica.NotHere
@@ -196,26 +238,46 @@ func (t *tree) verify(ctx context.Context, root *signature.Root, batch uint64, a
 	}
 }
 
-// incoming takes in a stream that a peer opened to push a batch.
+// incoming takes in a stream that a peer opened to push a batch. One that comes too
+// late is turned down; one that was never asked for so is a breach of the protocol.
 func (t *tree) incoming(from signature.NodeID, p message.Push, s *session.Stream) {
+	breach := func(why string) {
+		t.node.reject(s, why)
+		t.node.rogue(from, fmt.Errorf("tree %s: %w: push of batch %d: %s", t.name, ErrProtocol, p.Batch, why))
+	}
+	if !t.fetches.asked(from, p.Batch) {
+		breach("no such batch")
+		return
+	}
 	r := t.fetches.get(from, p.Batch)
 	if r == nil {
-		t.node.reject(s, "no such batch")
+		t.node.reject(s, "batch was given up")
 		return
 	}
 	r.mu.Lock()
-	if r.ended || r.ctx == nil || r.runs >= 2 || rsync.Lane(p.Lane) != r.lane {
-		r.mu.Unlock()
-		t.node.reject(s, "not as it was asked for")
+	ctx, lane, ended, runs := r.ctx, r.lane, r.ended, r.runs
+	begin := ctx != nil && !ended && runs < 2 && rsync.Lane(p.Lane) == lane
+	if begin {
+		r.runs++
+		r.open++
+		r.streams.Add(1)
+	}
+	r.mu.Unlock()
+	switch {
+	case begin:
+	case ended:
+		t.node.reject(s, "batch was given up")
+		return
+	default:
+		breach("not as it was asked for")
 		return
 	}
-	r.runs++
-	r.streams.Add(1)
-	ctx := r.ctx
-	r.mu.Unlock()
 	t.background.Go(func() error {
 		defer r.streams.Done()
-		t.runReceiver(ctx, from, p, r.lane, s)
+		t.runReceiver(ctx, from, p, lane, s)
+		r.mu.Lock()
+		r.open--
+		r.mu.Unlock()
 		return nil
 	})
 }
@@ -263,14 +325,14 @@ func (t *tree) serve(ctx context.Context, from signature.NodeID, w message.Want,
 			answers[i], marks[i] = message.Sealed, m
 		}
 	}
-	if s.serving >= maxServing || !rsync.Lane(w.Lane).Valid() {
+	if *s.serving >= maxServing || !rsync.Lane(w.Lane).Valid() {
 		for i := range answers {
 			answers[i] = message.Failed
 		}
 		t.send(from, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
 		return
 	}
-	s.serving++
+	*s.serving++
 	t.background.Go(func() error {
 		t.push(ctx, from, w, answers, marks)
 		err := t.sendPatiently(ctx, from, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
@@ -283,7 +345,7 @@ func (t *tree) serve(ctx context.Context, from signature.NodeID, w message.Want,
 
 func (t *tree) ended(ctx context.Context, s *peerSession) error {
 	// The session may be over; its count then belongs to nobody.
-	if err := t.call(ctx, func() { s.serving-- }); err != nil && ctx.Err() == nil {
+	if err := t.call(ctx, func() { *s.serving-- }); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -180,7 +180,7 @@ func checkHello(b []byte) error {
 // Run runs the node until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	sessions := make(chan session.Event, 1024)
+	sessions := make(chan session.Event, 64) // frames of up to 1 MiB each
 	rumours := make(chan gossip.Event, 1024)
 	var trees sync.WaitGroup
 	n.mu.Lock()
@@ -252,6 +252,18 @@ func (n *Node) running() []*tree {
 	return all
 }
 
+func (n *Node) connected() []signature.NodeID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var ids []signature.NodeID
+	for id, p := range n.peers {
+		if p.connected {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // route hands what sessions bring to the trees they are about.
 func (n *Node) route(ctx context.Context, events <-chan session.Event) error {
 	for {
@@ -300,6 +312,9 @@ func (n *Node) down(ctx context.Context, ev session.Down) {
 	}
 	n.mu.Unlock()
 	n.log.Warn("peer lost", "peer", n.peerName(ev.ID), "err", ev.Err)
+	if errors.Is(ev.Err, session.ErrFrame) {
+		n.distrust(ev.ID, ev.Err)
+	}
 	for _, t := range n.running() {
 		t.frame(ctx, inbound{from: ev.ID, down: true})
 	}
@@ -387,15 +402,20 @@ func (n *Node) announce(tree string, h message.Head) {
 
 // rogue ends the session of a peer that breaks the protocol, and reports it.
 func (n *Node) rogue(id signature.NodeID, why error) {
+	n.distrust(id, why)
+	n.hub.Drop(id, why)
+}
+
+// distrust reports what a peer sent and was not taken in.
+func (n *Node) distrust(id signature.NodeID, why error) {
 	n.mu.Lock()
 	var addr string
 	if p := n.peers[id]; p != nil {
 		addr = p.addr
 	}
 	n.mu.Unlock()
-	n.log.Error("peer breaks the protocol; its session is ended", "peer", n.peerName(id), "err", why)
+	n.log.Error("refused what a peer sent", "peer", n.peerName(id), "err", why)
 	n.noteRefused(n.peerName(id), addr, why)
-	n.hub.Drop(id, why)
 }
 
 const maxRefused = 64

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/clsync/clsync/node/replica"
@@ -125,17 +126,17 @@ func (t *tree) doJobs(ctx context.Context) error {
 }
 
 func (t *tree) notice(n replica.Notice) {
-	args := []any{"path", n.Path.Quote()}
-	if !n.Peer.IsZero() {
-		args = append(args, "peer", t.node.peerName(n.Peer))
-	}
-	args = append(args, "what", n.Text)
-	switch n.Kind {
-	case replica.NoticeConflict:
+	args := []any{"path", n.Path.Quote(), "what", n.Text}
+	switch {
+	case n.Kind == replica.NoticeConflict:
 		t.log.Info("conflict", args...)
-	case replica.NoticeVerdict:
+	case n.Kind == replica.NoticeVerdict:
 		t.log.Warn("conflict decided", args...)
-	default:
+	case n.Peer.IsZero():
 		t.log.Error("alarm", args...)
+	case n.Path == "":
+		t.node.distrust(n.Peer, fmt.Errorf("tree %s: %s", t.name, n.Text))
+	default:
+		t.node.distrust(n.Peer, fmt.Errorf("tree %s: %s: %s", t.name, n.Path.Quote(), n.Text))
 	}
 }

@@ -80,7 +80,9 @@ type peerSession struct {
 	cancel  context.CancelFunc
 	taking  *cutIn
 	acks    uint64 // the cut of the peer to be acked
-	serving int
+	serving *int   // wants that are served; outlives a beginning of the tree anew
+	begins  int
+	rogue   bool // it broke the protocol; nothing more of it is looked at
 }
 
 // A cutIn is a cut of which not all pages are here yet.
@@ -88,6 +90,8 @@ type cutIn struct {
 	id       uint64
 	next     uint64
 	listings []signature.Listing
+	dots     signature.Knowledge // the greatest listed, per actor
+	weight   int                 // in memory, about
 }
 
 // lazyWrite is how long marks that need not be durable may wait to be written.
@@ -97,7 +101,7 @@ func newTree(n *Node, c *config.Tree) *tree {
 	t := &tree{
 		node: n, name: c.Name, log: n.log.With("tree", c.Name),
 		events:   make(chan replica.Event, 256),
-		frames:   make(chan inbound, 256),
+		frames:   make(chan inbound, 64),
 		calls:    make(chan func()),
 		scans:    make(chan signature.Path, 1),
 		looks:    newQueue[[]replica.LookTask](),
@@ -185,6 +189,11 @@ func (t *tree) loop(ctx context.Context) error {
 	defer timer.Stop()
 	epoch := 0
 	_, changed, reason := t.root.state()
+	// Peers that were there before this run are told that the tree begins; of later
+	// ones the router tells.
+	for _, id := range t.node.connected() {
+		t.inbound(ctx, inbound{from: id, up: true})
+	}
 	for {
 		var ev replica.Event
 		select {
@@ -292,8 +301,9 @@ func (t *tree) frame(ctx context.Context, in inbound) {
 
 // fetches are the batches that this node has asked for and that are under way.
 type fetches struct {
-	mu  sync.Mutex
-	run map[uint64]*receiving
+	mu   sync.Mutex
+	run  map[uint64]*receiving
+	last uint64 // the latest batch
 }
 
 func (t *tree) head() message.Head {
