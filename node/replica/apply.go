@@ -187,9 +187,7 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 // strangers tells whether a name shares its inode with one that is not to be
 // linked with it: then a change in place would change the other.
 func (c *Core) strangers(r signature.Record, t target) bool {
-	if r.Mark.Links <= 1 {
-		return false
-	}
+	// The mark's count of links may be of a time before another name came.
 	strange := false
 	c.sameInode(r.Path, r.Mark, func(q signature.Record) bool {
 		qt, ok := c.targetOf(q)
@@ -242,8 +240,8 @@ func keeps(r signature.Record, t target) *signature.Version {
 	if r.Shown.SameContent(t.Sig) {
 		return nil
 	}
-	for _, v := range r.Listed {
-		if v.Dot != t.Version.Dot && v.Sig.SameContent(r.Shown) {
+	for _, v := range r.Listed { // also where v is the target, and children imply a folder
+		if v.Sig.SameContent(r.Shown) {
 			return &v
 		}
 	}
@@ -279,6 +277,11 @@ func (c *Core) applied(now time.Time, res Result) {
 	p, t := res.Task.Path, res.Task
 	r, _ := c.ix.Get(p)
 	r.Path = p
+	if res.Outcome == Done && t.Keep != nil && !res.Kept {
+		// A user was first: what was to be kept had gone by the user's hand, and
+		// that is a change which replaces the version.
+		res.Outcome = Moved
+	}
 	if res.Outcome == Done && res.Look.Err == nil {
 		delete(c.retry, p)
 		delete(c.noLocal, p)
@@ -291,6 +294,11 @@ func (c *Core) applied(now time.Time, res Result) {
 			c.dirty[p] = time.Time{}
 		}
 		c.put(r)
+		if t.Mark.Links > 1 || r.Mark.Links > 1 {
+			// Our hand has moved what the other names show, too.
+			c.lookAtLinks(p, t.Mark)
+			c.lookAtLinks(p, r.Mark)
+		}
 		return
 	}
 	switch res.Outcome {
@@ -313,6 +321,7 @@ func (c *Core) applied(now time.Time, res Result) {
 		c.dirty[p] = time.Time{}
 		c.setRetry(now, p, Blocked, "cannot be applied", res.Err, 0)
 	}
+	c.review(p) // perhaps it is not wanted any more
 }
 
 // coarser tells whether shown is what a disk gives back that keeps times with less

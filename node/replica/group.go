@@ -71,9 +71,9 @@ func (c *Core) regrouped(r signature.Record, l signature.Look, group signature.D
 
 // lookAtLinks asks for looks at the other names of an inode that changed: a write
 // through one name gives no event for the others.
-func (c *Core) lookAtLinks(p signature.Path, l signature.Look) {
-	c.sameInode(p, l.Mark, func(q signature.Record) bool {
-		if q.Mark.CTime != l.Mark.CTime && !c.looking[q.Path] {
+func (c *Core) lookAtLinks(p signature.Path, m signature.StatMark) {
+	c.sameInode(p, m, func(q signature.Record) bool {
+		if q.Mark.CTime != m.CTime && !c.looking[q.Path] {
 			if _, ok := c.dirty[q.Path]; !ok {
 				c.dirty[q.Path] = time.Time{}
 			}

@@ -225,7 +225,7 @@ func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Lo
 	sig := l.Sig
 	if l.Sig.Type == signature.File && l.Mark.Links > 1 {
 		sig.Group = c.groupOf(r, l)
-		c.lookAtLinks(p, l)
+		c.lookAtLinks(p, l.Mark)
 	}
 	if c.sameAsShown(r, l) && !c.regrouped(r, l, sig.Group) {
 		r.Mark = l.Mark
@@ -288,6 +288,9 @@ func (c *Core) recognised(r *signature.Record, l signature.Look, fx *Effects) bo
 	t, ok := c.targetOf(*r)
 	if !ok || holds(*r, t) || t.Sig != l.Sig {
 		return false
+	}
+	if _, listed := r.List(r.Held.Version.Dot); listed && r.Held.Version.Dot != t.Version.Dot {
+		return false // a user has replaced the held version by the same
 	}
 	if l.Sig.Type == signature.File && !c.linkedRight(*r, t, l.Mark) {
 		return false

@@ -71,16 +71,15 @@ func (c *Core) review(p signature.Path) {
 			return
 		}
 	}
+	if ok && r.Held.Form == signature.Nothing && t.Sig.Type == signature.Absent && !r.Shown.Exists() {
+		// Nothing was ever here, and nothing shall be: held without a look.
+		r.Held = signature.Held{Version: t.Version, Form: t.Form}
+		c.ix.Put(r)
+	}
 	if !ok || holds(r, t) {
 		delete(c.retry, p)
 		delete(c.noLocal, p)
 		delete(c.notHere, p)
-		return
-	}
-	if r.Held.Form == signature.Nothing && t.Sig.Type == signature.Absent && !r.Shown.Exists() {
-		// Nothing was ever here, and nothing shall be: held without a look.
-		r.Held = signature.Held{Version: t.Version, Form: t.Form}
-		c.ix.Put(r)
 		return
 	}
 	c.pending[p] = true
