@@ -60,7 +60,7 @@ func bigFile(b *testing.B, p pair, table *report) {
 	cross := crossed(p)
 	begin := time.Now()
 	must(b, os.Rename(made, filepath.Join(x, "big")))
-	table.add("new", "s", p.name(), seconds(arrived(b, begin, x, y, "big")))
+	table.add("new", "s", p.name(), seconds(arrived(b, p, begin, "big")))
 	p.rest()
 	cross.note(table, "new: bytes on the wire")
 
@@ -73,8 +73,8 @@ func bigFile(b *testing.B, p pair, table *report) {
 	_, err = g.WriteAt(change, s.big/2)
 	must(b, err)
 	must(b, g.Close())
-	until(b, begin, "change", func() bool { return holds(filepath.Join(y, "big"), change, s.big/2) })
-	table.add("changed in its middle", "s", p.name(), seconds(arrived(b, begin, x, y, "big")))
+	until(b, begin, p.name()+" change", func() bool { return holds(filepath.Join(y, "big"), change, s.big/2) })
+	table.add("changed in its middle", "s", p.name(), seconds(arrived(b, p, begin, "big")))
 	p.rest()
 	cross.note(table, "changed: bytes on the wire")
 	equal(b, p)
@@ -82,7 +82,7 @@ func bigFile(b *testing.B, p pair, table *report) {
 	begin = time.Now()
 	must(b, os.Rename(filepath.Join(x, "big"), filepath.Join(x, "great")))
 	until(b, begin, "new name", func() bool { return gone(filepath.Join(y, "big")) })
-	table.add("renamed", "s", p.name(), seconds(arrived(b, begin, x, y, "great")))
+	table.add("renamed", "s", p.name(), seconds(arrived(b, p, begin, "great")))
 	equal(b, p)
 	p.close()
 	must(b, os.RemoveAll(x))
@@ -90,11 +90,12 @@ func bigFile(b *testing.B, p pair, table *report) {
 }
 
 // arrived waits until a file has size and time as on the first side.
-func arrived(b *testing.B, begin time.Time, x, y, name string) time.Duration {
+func arrived(b *testing.B, p pair, begin time.Time, name string) time.Duration {
 	b.Helper()
+	x, y := p.trees()
 	want, err := os.Lstat(filepath.Join(x, name))
 	must(b, err)
-	return until(b, begin, name, func() bool {
+	return until(b, begin, p.name()+" "+name, func() bool {
 		got, err := os.Lstat(filepath.Join(y, name))
 		return err == nil && got.Size() == want.Size() && got.ModTime().Equal(want.ModTime())
 	})

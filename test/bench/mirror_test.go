@@ -66,9 +66,10 @@ func (m *mirror) close() {
 	<-m.done
 }
 
-// rsyncBatch is one bare rsync for all of them.
+// rsyncBatch is one bare rsync for all of them. Without -I it would miss the second
+// change within a second.
 func rsyncBatch(from, to string, paths []string) error {
-	cmd := exec.Command("rsync", "-raHAX", "-0", "--files-from=-", "--delete-missing-args", "--force", from+"/", to+"/")
+	cmd := exec.Command("rsync", "-raHAXI", "-0", "--files-from=-", "--delete-missing-args", "--force", from+"/", to+"/")
 	cmd.Stdin = strings.NewReader(strings.Join(paths, "\x00") + "\x00")
 	return run(cmd, 24)
 }
@@ -85,9 +86,9 @@ func copyBatch(from, to string, paths []string) error {
 		}
 	}
 	if there.Len() > 0 {
-		cmd := exec.Command("cp", "-a", "--parents", "-t", to)
+		cmd := exec.Command("cp", "-a", "--reflink=never", "--parents", "-t", to)
 		if there.Len() > 1<<16 {
-			cmd = exec.Command("xargs", "-0", "cp", "-a", "--parents", "-t", to)
+			cmd = exec.Command("xargs", "-0", "cp", "-a", "--reflink=never", "--parents", "-t", to)
 			cmd.Stdin = &there
 		} else {
 			cmd.Args = append(cmd.Args, strings.Split(strings.TrimSuffix(there.String(), "\x00"), "\x00")...)

@@ -26,4 +26,4 @@ func sized() scale {
 }
 
 // patience is how long one thing may take before it is taken for broken.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute

@@ -45,7 +45,7 @@ func smallChanges(b *testing.B, p pair, table *report) {
 			time.Sleep(30*time.Millisecond + time.Duration(random.Int64N(int64(40*time.Millisecond))))
 			begin := time.Now()
 			must(b, change(i))
-			took = append(took, until(b, begin, what, func() bool { return shows(i) }))
+			took = append(took, until(b, begin, p.name()+" "+what, func() bool { return shows(i) }))
 		}
 		table.took(what, p.name(), took)
 		p.rest()
