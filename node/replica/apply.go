@@ -185,13 +185,14 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 }
 
 // strangers tells whether a name shares its inode with one that is not to be
-// linked with it: then a change in place would change the other.
+// linked with it: then a change in place would change the other. That the other
+// is to follow is not enough: until its own version is here, a look would take
+// our change for a user's.
 func (c *Core) strangers(r signature.Record, t target) bool {
-	// The mark's count of links may be of a time before another name came.
 	strange := false
 	c.sameInode(r.Path, r.Mark, func(q signature.Record) bool {
 		qt, ok := c.targetOf(q)
-		strange = ok && qt.Sig.Exists() && groupName(qt.Version) != groupName(t.Version)
+		strange = !ok || qt.Sig != t.Sig || groupName(qt.Version) != groupName(t.Version)
 		return !strange
 	})
 	return strange

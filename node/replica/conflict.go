@@ -36,7 +36,7 @@ func (c *Core) settleConflicts(now time.Time, fx *Effects, wake *wakeup) {
 		if !k.noticed {
 			k.noticed, k.since = true, now
 			c.count.Conflicts++
-			fx.Notices = append(fx.Notices, Notice{Kind: NoticeConflict, Path: p, Text: fmt.Sprintf("%d versions", len(r.Listed))})
+			fx.Notices = append(fx.Notices, Notice{Kind: NoticeConflict, Path: p, Text: fmt.Sprintf("%d versions", len(distinct(r.Listed)))})
 		}
 		if due := k.since.Add(verdictWait); due.After(now) {
 			wake.by(due)
@@ -76,7 +76,7 @@ func (c *Core) settle(now time.Time, p signature.Path, r signature.Record, k *co
 		return
 	}
 	k.fetch = FetchItem{}
-	for _, v := range r.Listed {
+	for _, v := range distinct(r.Listed) {
 		if v.Dot == t.Version.Dot || v.Sig.SameContent(r.Shown) || k.have[v.Sig.Hash] {
 			continue
 		}
@@ -138,7 +138,7 @@ func (c *Core) verdict(p signature.Path, r signature.Record, t target, fx *Effec
 	c.seq++
 	v.Dot = signature.Dot{Actor: c.cfg.Self, Seq: c.seq}
 	c.knowledge[c.cfg.Self] = c.seq
-	n := len(r.Listed)
+	n := len(distinct(r.Listed))
 	r.Listed = []signature.Version{v}
 	r.Held = signature.Held{Version: v, Form: signature.Plain}
 	c.put(r)

@@ -289,7 +289,7 @@ func (c *Core) recognised(r *signature.Record, l signature.Look, fx *Effects) bo
 	if !ok || holds(*r, t) || t.Sig != l.Sig {
 		return false
 	}
-	if _, listed := r.List(r.Held.Version.Dot); listed && r.Held.Version.Dot != t.Version.Dot {
+	if _, listed := r.List(r.Held.Version.Dot); listed && !r.Held.Version.Sig.SameContent(t.Version.Sig) {
 		return false // a user has replaced the held version by the same
 	}
 	if l.Sig.Type == signature.File && !c.linkedRight(*r, t, l.Mark) {
@@ -396,12 +396,12 @@ func (c *Core) mint(now time.Time, r signature.Record, l signature.Look, sig sig
 
 	listed := []signature.Version{v}
 	for _, w := range r.Listed {
-		if w.Dot != held.Dot {
+		if !replaces(r.Held, w) {
 			listed = append(listed, w)
 		}
 	}
 	signature.SortVersions(listed)
-	r.Listed = collapse(listed)
+	r.Listed = listed
 	r.Held = signature.Held{Version: v, Form: signature.Plain}
 	r.Shown, r.Mark = l.Sig, l.Mark
 	if l.Sig.Type == signature.Absent {
@@ -415,6 +415,16 @@ func (c *Core) mint(now time.Time, r signature.Record, l signature.Look, sig sig
 		c.count.VersionsMade++
 	}
 	c.headsDue, fx.Save = true, true
+}
+
+// replaces tells whether a change of what is held here replaces w: the held version,
+// and a lesser one that says the same. A folder that is shown for its children's
+// sake does not show a file or link that is listed in its place.
+func replaces(held signature.Held, w signature.Version) bool {
+	if held.Form == signature.Implied && w.Sig.Exists() {
+		return false
+	}
+	return w.Dot == held.Version.Dot || says(held.Version, w) && held.Version.Compare(w) > 0
 }
 
 // asShown takes facts that are as they were shown from the held version: a disk

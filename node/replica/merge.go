@@ -126,13 +126,15 @@ func (c *Core) merged(r signature.Record, l signature.Listing, theirs signature.
 		return r.Listed, false
 	}
 	signature.SortVersions(listed)
-	return collapse(listed), news
+	return listed, news
 }
 
-// collapse drops a version where a greater one says the same. It is a function of
-// the listed versions alone, so that all nodes drop the same: dropping by a fact
-// that is not in the record would let two nodes each drop the other's.
-func collapse(listed []signature.Version) []signature.Version {
+// distinct leaves out a version where a greater one says the same: what is left, if
+// more than one, is a conflict. It is a function of the listed versions alone, so
+// that all nodes judge alike. What is left out stays listed until a version replaces
+// it: were it dropped, then what it had replaced would stay where the greater one is
+// known already, because no cut would name the path again.
+func distinct(listed []signature.Version) []signature.Version {
 	if len(listed) < 2 {
 		return listed
 	}

@@ -57,7 +57,7 @@ func (c *Core) review(p signature.Path) {
 		delete(c.conflicts, p)
 		return
 	}
-	if len(r.Listed) > 1 {
+	if len(distinct(r.Listed)) > 1 {
 		if c.conflicts[p] == nil {
 			c.conflicts[p] = &conflict{}
 		}
