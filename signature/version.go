@@ -80,6 +80,9 @@ type Signature struct {
 // Exists tells whether s is neither absent nor unknown.
 func (s Signature) Exists() bool { return s.Type > Absent }
 
+// Linkable tells whether what stands there can have several names: all but folders.
+func (s Signature) Linkable() bool { return s.Exists() && s.Type != Folder }
+
 // SameContent tells whether s and o differ in facts at the most: same bytes,
 // same link target, same device. Two folders have equal contents, and so do two
 // tombstones.

@@ -23,13 +23,13 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 		ready = append(ready, p)
 	}
 	slices.Sort(ready)
-	b := batch{c: c, made: map[signature.Path]signature.Type{}, moved: map[signature.Path]bool{}}
+	b := batch{c: c, made: map[signature.Path]signature.Type{}, moved: map[signature.Path]bool{}, groups: map[signature.Dot]int{}}
 	var removals []signature.Path
 	for _, p := range ready {
 		if len(b.tasks) >= applyBatch {
 			break
 		}
-		r, _ := c.ix.Get(p)
+		r := c.get(p)
 		t, ok := c.targetOf(r)
 		switch {
 		case !ok:
@@ -45,7 +45,7 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 		if len(b.tasks) >= 2*applyBatch {
 			break
 		}
-		r, _ := c.ix.Get(p)
+		r := c.get(p)
 		if t, ok := c.targetOf(r); ok {
 			b.remove(r, t)
 		}
@@ -69,7 +69,7 @@ func (c *Core) adopt(r signature.Record, t target) bool {
 	if r.Held.Form == signature.Nothing || r.Held.Form == signature.Local || r.Shown != t.Sig {
 		return false
 	}
-	if t.Sig.Type == signature.File && !c.linkedRight(r, t, r.Mark) {
+	if t.Sig.Linkable() && !c.linkedRight(r, t, r.Mark) {
 		return false
 	}
 	r.Held = signature.Held{Version: t.Version, Form: t.Form}
@@ -80,11 +80,12 @@ func (c *Core) adopt(r signature.Record, t target) bool {
 
 // A batch collects tasks and what the disk will show once they are done.
 type batch struct {
-	c     *Core
-	tasks []ApplyTask
-	made  map[signature.Path]signature.Type
-	moved map[signature.Path]bool // sources of FromMove
-	hold  map[signature.Hash]bool
+	c      *Core
+	tasks  []ApplyTask
+	made   map[signature.Path]signature.Type
+	moved  map[signature.Path]bool // sources of FromMove
+	hold   map[signature.Hash]bool
+	groups map[signature.Dot]int // the task that makes the inode of a group
 }
 
 // folder tells whether p will be a folder when the batch comes to it.
@@ -92,7 +93,7 @@ func (b *batch) folder(p signature.Path) bool {
 	if t, ok := b.made[p]; ok {
 		return t == signature.Folder
 	}
-	r, _ := b.c.ix.Get(p)
+	r := b.c.get(p)
 	return heldFolder(r)
 }
 
@@ -115,24 +116,25 @@ func (b *batch) add(r signature.Record, t target) {
 		return // its removals come first, in a batch of their own
 	}
 	task := ApplyTask{Path: r.Path, Version: t.Version, Form: t.Form, Target: t.Sig, Expect: r.Shown, Mark: r.Mark}
-	if t.Sig.Type == signature.File && !b.content(&task, r, t) {
+	if t.Sig.Linkable() && !b.link(&task, r, t) && t.Sig.Type == signature.File && !b.content(&task, r, t) {
 		return
 	}
 	task.Keep = keeps(r, t)
 	b.tasks = append(b.tasks, task)
 	b.made[r.Path] = t.Sig.Type
+	if t.Sig.Linkable() && t.Form == signature.Plain {
+		b.groups[groupName(t.Version)] = len(b.tasks) - 1
+	}
 }
 
-// content finds where a file's content comes from, and says false while it must
-// still be fetched.
-func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
+// link finds a mate that is held already, or will be by then: it gives the inode.
+func (b *batch) link(task *ApplyTask, r signature.Record, t target) bool {
 	c := b.c
-	// A mate that is held already, or will be, gives the inode.
 	linked := false
 	c.mates(r.Path, t, func(q signature.Record) bool {
 		if holdsFirst(c, q) && b.made[q.Path] == signature.Unknown {
 			linked = true
-			if r.Shown.Type == signature.File && r.Mark.Ino == q.Mark.Ino && r.Mark.Dev == q.Mark.Dev {
+			if r.Shown.Linkable() && r.Mark.Ino == q.Mark.Ino && r.Mark.Dev == q.Mark.Dev {
 				task.Source = NoContent // linked with it already; facts follow
 			} else {
 				task.Source, task.Name, task.From, task.FromSig = FromLink, q.Path, q.Mark, q.Shown
@@ -144,16 +146,24 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 	if linked {
 		return true
 	}
-	for _, q := range b.tasks {
-		if q.Target == t.Sig && q.Path != r.Path && groupName(q.Version) == groupName(t.Version) && q.Form == signature.Plain {
-			task.Source, task.Name, task.FromSig = FromLink, q.Path, q.Target
-			return true
-		}
+	if i, ok := b.groups[groupName(t.Version)]; ok && b.tasks[i].Target == t.Sig {
+		task.Source, task.Name, task.FromSig = FromLink, b.tasks[i].Path, t.Sig
+		return true
 	}
+	return false
+}
+
+// content finds where a file's content comes from, and says false while it must
+// still be fetched. An empty one is made.
+func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
+	c := b.c
 	if r.Shown.Type == signature.File && r.Shown.SameContent(t.Sig) {
 		if c.strangers(r, t) {
 			task.Source, task.Name, task.From, task.FromSig = FromCopy, r.Path, r.Mark, r.Shown
 		}
+		return true
+	}
+	if t.Sig.Size == 0 {
 		return true
 	}
 	if s, ok := c.staged[r.Path]; ok && s.hash == t.Sig.Hash {
@@ -168,7 +178,7 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 		if q == r.Path || b.made[q] != signature.Unknown || b.moved[q] || c.applying[q] {
 			return true
 		}
-		qr, _ := c.ix.Get(q)
+		qr := c.get(q)
 		if qr.Shown.Type != signature.File || qr.Held.Form != signature.Plain {
 			return true
 		}
@@ -276,8 +286,7 @@ func (c *Core) appliedAll(now time.Time, ev Applied, fx *Effects) {
 
 func (c *Core) applied(now time.Time, res Result) {
 	p, t := res.Task.Path, res.Task
-	r, _ := c.ix.Get(p)
-	r.Path = p
+	r := c.get(p)
 	if res.Outcome == Done && t.Keep != nil && !res.Kept {
 		// A user was first: what was to be kept had gone by the user's hand, and
 		// that is a change which replaces the version.

@@ -32,7 +32,7 @@ func (c *Core) settleConflicts(now time.Time, fx *Effects, wake *wakeup) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(c.conflicts)) {
 		k := c.conflicts[p]
-		r, _ := c.ix.Get(p)
+		r := c.get(p)
 		if !k.noticed {
 			k.noticed, k.since = true, now
 			c.count.Conflicts++
@@ -132,7 +132,7 @@ func (c *Core) verdict(p signature.Path, r signature.Record, t target, fx *Effec
 			}
 		}
 	}
-	if v.Sig.Type == signature.File && v.Sig.Group.IsZero() && r.Mark.Links > 1 {
+	if v.Sig.Linkable() && v.Sig.Group.IsZero() && r.Mark.Links > 1 {
 		v.Sig.Group = groupName(chosen)
 	}
 	c.seq++

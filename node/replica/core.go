@@ -90,6 +90,7 @@ type Core struct {
 	wanted    map[signature.Hash]int  // pending files per content
 	wantHash  map[signature.Path]signature.Hash
 
+	linked    map[signature.Dot]map[signature.Path]bool // paths whose first version names that group
 	conflicts map[signature.Path]*conflict
 	local     map[signature.Path]bool // receive-only: changed here
 
@@ -145,6 +146,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 		noLocal:   map[signature.Path]bool{},
 		wanted:    map[signature.Hash]int{},
 		wantHash:  map[signature.Path]signature.Hash{},
+		linked:    map[signature.Dot]map[signature.Path]bool{},
 		conflicts: map[signature.Path]*conflict{},
 		local:     map[signature.Path]bool{},
 	}
@@ -160,6 +162,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 		if listedAlive(r) {
 			c.liveUp(r.Path)
 		}
+		c.regroup(signature.Record{}, r)
 		if r.Held.Form == signature.Local || len(r.Listed) != 1 || r.Held.Version.Dot != r.Listed[0].Dot || r.Held.Form != signature.Plain {
 			paths = append(paths, r.Path)
 		}
@@ -246,11 +249,19 @@ func (w *wakeup) by(t time.Time) {
 	}
 }
 
+// get reads a record; one that is not there is empty.
+func (c *Core) get(p signature.Path) signature.Record {
+	r, _ := c.ix.Get(p)
+	r.Path = p
+	return r
+}
+
 // put writes a record and keeps what is derived from it.
 func (c *Core) put(r signature.Record) {
-	old, _ := c.ix.Get(r.Path)
+	old := c.get(r.Path)
 	was, is := listedAlive(old), listedAlive(r)
 	c.ix.Put(r)
+	c.regroup(old, r)
 	switch {
 	case c.live[r.Path] > 0: // what is beneath makes it count in any case
 	case !was && is:
@@ -280,7 +291,7 @@ func (c *Core) liveUp(p signature.Path) {
 			return
 		}
 		// The folder is implied from here on.
-		if r, _ := c.ix.Get(parent); listedAlive(r) {
+		if r := c.get(parent); listedAlive(r) {
 			c.review(parent)
 			return
 		}
@@ -301,7 +312,7 @@ func (c *Core) liveDown(p signature.Path) {
 			return
 		}
 		c.review(parent)
-		if r, _ := c.ix.Get(parent); listedAlive(r) {
+		if r := c.get(parent); listedAlive(r) {
 			return
 		}
 		p = parent

@@ -20,7 +20,9 @@ type Index interface {
 	Since(k signature.Knowledge, yield func(signature.Record) bool)
 	// ByHash yields the paths whose disk shows a file with that content.
 	ByHash(h signature.Hash, yield func(signature.Path) bool)
-	// ByInode yields the paths whose disk shows that inode as a file.
+	// ByDot yields the path that lists the version with that dot, if any does.
+	ByDot(d signature.Dot, yield func(signature.Path) bool)
+	// ByInode yields the paths whose disk shows that inode; folders are left out.
 	ByInode(dev, ino uint64, yield func(signature.Path) bool)
 }
 
@@ -231,6 +233,7 @@ const (
 type FetchedItem struct {
 	FetchItem
 	Outcome FetchOutcome
+	Err     error // of Failed: why
 }
 
 // A StoreTask asks for a loser's content to be put into the conflict store: what

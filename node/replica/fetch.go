@@ -118,9 +118,9 @@ func (c *Core) ask(fx *Effects, t FetchTask) {
 
 // wants says which content a pending path must fetch now, if any.
 func (c *Core) wants(now time.Time, p signature.Path, wake *wakeup) (FetchItem, bool) {
-	r, _ := c.ix.Get(p)
+	r := c.get(p)
 	t, ok := c.targetOf(r)
-	if !ok || t.Sig.Type != signature.File || c.applying[p] {
+	if !ok || t.Sig.Type != signature.File || t.Sig.Size == 0 || c.applying[p] {
 		return FetchItem{}, false
 	}
 	if _, busy := c.fetching[p]; busy {
@@ -139,7 +139,7 @@ func (c *Core) wants(now time.Time, p signature.Path, wake *wakeup) (FetchItem, 
 	if !c.noLocal[p] {
 		here := false
 		c.ix.ByHash(t.Sig.Hash, func(q signature.Path) bool {
-			qr, _ := c.ix.Get(q)
+			qr := c.get(q)
 			here = q != p && qr.Shown.Type == signature.File && qr.Held.Form == signature.Plain
 			return !here
 		})
@@ -216,11 +216,13 @@ func (c *Core) fetched(now time.Time, ev Fetched) {
 				m = map[signature.NodeID]time.Time{}
 				c.notHere[it.Path] = m
 			}
-			wait := notHereWait
+			m[f.from] = now.Add(notHereWait)
 			if it.Outcome == Failed {
-				wait /= 4
+				m[f.from] = now.Add(notHereWait / 4)
+				if it.Err != nil && c.pending[it.Path] {
+					c.setRetry(now, it.Path, Blocked, "cannot be received", it.Err, 0)
+				}
 			}
-			m[f.from] = now.Add(wait)
 		}
 	}
 }
@@ -243,7 +245,7 @@ func (c *Core) releasable() []uint64 {
 		if k := c.conflicts[p]; k != nil && k.fetch.Hash == s.hash {
 			continue
 		}
-		r, _ := c.ix.Get(p)
+		r := c.get(p)
 		if t, ok := c.targetOf(r); !ok || !c.pending[p] || t.Sig.Hash != s.hash {
 			c.dropStaged(p)
 		}

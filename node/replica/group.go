@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/clsync/clsync/signature"
@@ -26,7 +28,7 @@ func (c *Core) sameInode(p signature.Path, m signature.StatMark, yield func(sign
 			return true
 		}
 		r, ok := c.ix.Get(q)
-		if !ok || r.Shown.Type != signature.File {
+		if !ok || !r.Shown.Linkable() {
 			return true
 		}
 		return yield(r)
@@ -38,7 +40,7 @@ func (c *Core) sameInode(p signature.Path, m signature.StatMark, yield func(sign
 // new one, or one moved to another inode, takes the group of the names that were
 // there before it.
 func (c *Core) groupOf(r signature.Record, l signature.Look) signature.Dot {
-	if r.Held.Form == signature.Plain && r.Shown.Type == signature.File && r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
+	if r.Held.Form == signature.Plain && r.Shown.Type == l.Sig.Type && r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
 		if r.Held.Version.Dot.IsZero() {
 			return signature.Dot{}
 		}
@@ -59,7 +61,7 @@ func (c *Core) groupOf(r signature.Record, l signature.Look) signature.Dot {
 // group: it stands on another inode than at its last look, and one of the two has
 // or had other names.
 func (c *Core) regrouped(r signature.Record, l signature.Look, group signature.Dot) bool {
-	if l.Sig.Type != signature.File || r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
+	if !l.Sig.Linkable() || r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
 		return false
 	}
 	held := groupName(r.Held.Version)
@@ -82,19 +84,55 @@ func (c *Core) lookAtLinks(p signature.Path, m signature.StatMark) {
 	})
 }
 
+// regroup notes which paths name a group. It is kept for those alone: most files
+// have one name.
+func (c *Core) regroup(was, is signature.Record) {
+	if g := namedGroup(was); !g.IsZero() {
+		if delete(c.linked[g], was.Path); len(c.linked[g]) == 0 {
+			delete(c.linked, g)
+		}
+	}
+	if g := namedGroup(is); !g.IsZero() {
+		if c.linked[g] == nil {
+			c.linked[g] = map[signature.Path]bool{}
+		}
+		c.linked[g][is.Path] = true
+	}
+}
+
+func namedGroup(r signature.Record) signature.Dot {
+	if len(r.Listed) == 0 {
+		return signature.Dot{}
+	}
+	return r.Listed[0].Sig.Group
+}
+
+// inGroup yields the paths whose first version is of a group, but p: those that
+// name it, in order, and the one whose dot it is.
+func (c *Core) inGroup(p signature.Path, group signature.Dot, yield func(signature.Record) bool) {
+	members := c.linked[group]
+	if len(members) == 0 {
+		return // whose dot it is stands alone
+	}
+	for _, q := range slices.Sorted(maps.Keys(members)) {
+		if q != p && !yield(c.get(q)) {
+			return
+		}
+	}
+	c.ix.ByDot(group, func(q signature.Path) bool {
+		r := c.get(q)
+		if q != p && !members[q] && groupName(r.Listed[0]) == group {
+			return yield(r)
+		}
+		return true
+	})
+}
+
 // mates yields the other paths that shall be linked with what is shown first at p.
 func (c *Core) mates(p signature.Path, t target, yield func(signature.Record) bool) {
-	group := groupName(t.Version)
-	c.ix.ByHash(t.Sig.Hash, func(q signature.Path) bool {
-		if q == p {
-			return true
-		}
-		r, ok := c.ix.Get(q)
-		if !ok {
-			return true
-		}
+	c.inGroup(p, groupName(t.Version), func(r signature.Record) bool {
 		qt, ok := c.targetOf(r)
-		if !ok || qt.Form != signature.Plain || qt.Sig != t.Sig || groupName(qt.Version) != group {
+		if !ok || qt.Form != signature.Plain || qt.Sig != t.Sig {
 			return true
 		}
 		return yield(r)
@@ -104,16 +142,14 @@ func (c *Core) mates(p signature.Path, t target, yield func(signature.Record) bo
 // hasMates tells whether another path lists that group first.
 func (c *Core) hasMates(p signature.Path, group signature.Dot) bool {
 	found := false
-	r, _ := c.ix.Get(p)
-	c.ix.ByHash(r.Shown.Hash, func(q signature.Path) bool {
-		qr, _ := c.ix.Get(q)
-		found = q != p && len(qr.Listed) > 0 && groupName(qr.Listed[0]) == group
-		return !found
+	c.inGroup(p, group, func(signature.Record) bool {
+		found = true
+		return false
 	})
 	return found
 }
 
-// linkedRight tells whether a file that stands at p with mark m has the links that
+// linkedRight tells whether what stands at p with mark m has the links that
 // the target asks for: those held on one inode with it, and no stranger on it.
 func (c *Core) linkedRight(r signature.Record, t target, m signature.StatMark) bool {
 	right := true

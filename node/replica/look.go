@@ -91,7 +91,7 @@ func (c *Core) planLooks(now time.Time, fx *Effects, wake *wakeup) {
 			delete(c.dirty, p)
 			for q, ok := p.Parent(); ok; q, ok = q.Parent() {
 				parents[q] = true
-				if r, _ := c.ix.Get(q); heldFolder(r) {
+				if r := c.get(q); heldFolder(r) {
 					break
 				}
 			}
@@ -149,8 +149,8 @@ func (c *Core) askLooks(batch []signature.Path, final bool, fx *Effects) {
 			c.dirty[p] = time.Time{}
 			continue
 		}
-		r, _ := c.ix.Get(p)
-		if c.ignored(withPath(r, p)) {
+		r := c.get(p)
+		if c.ignored(r) {
 			continue
 		}
 		c.gen++
@@ -158,11 +158,6 @@ func (c *Core) askLooks(batch []signature.Path, final bool, fx *Effects) {
 		fx.Looks = append(fx.Looks, LookTask{Path: p, Shown: r.Shown, Mark: r.Mark, Final: final, gen: c.gen})
 	}
 	c.count.Looks += uint64(len(batch))
-}
-
-func withPath(r signature.Record, p signature.Path) signature.Record {
-	r.Path = p
-	return r
 }
 
 func heldFolder(r signature.Record) bool {
@@ -208,13 +203,12 @@ func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Lo
 	p, l := s.Task.Path, s.Look
 	delete(c.gone, p)
 	c.lookWorked(p)
-	r, _ := c.ix.Get(p)
-	r.Path = p
+	r := c.get(p)
 	if c.recognised(&r, l, fx) {
 		return
 	}
 	if q, ok := p.Parent(); ok && !c.cfg.ReceiveOnly {
-		if pr, _ := c.ix.Get(q); !heldFolder(pr) && seen[q].Sig.Type != signature.Folder {
+		if pr := c.get(q); !heldFolder(pr) && seen[q].Sig.Type != signature.Folder {
 			// A new folder is minted with its first child. If ours vanished
 			// meanwhile, the next look at both will say so.
 			c.soil(p, now.Add(signature.Tick))
@@ -223,7 +217,7 @@ func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Lo
 		}
 	}
 	sig := l.Sig
-	if l.Sig.Type == signature.File && l.Mark.Links > 1 {
+	if l.Sig.Linkable() && l.Mark.Links > 1 {
 		sig.Group = c.groupOf(r, l)
 		c.lookAtLinks(p, l.Mark)
 	}
@@ -292,7 +286,7 @@ func (c *Core) recognised(r *signature.Record, l signature.Look, fx *Effects) bo
 	if _, listed := r.List(r.Held.Version.Dot); listed && !r.Held.Version.Sig.SameContent(t.Version.Sig) {
 		return false // a user has replaced the held version by the same
 	}
-	if l.Sig.Type == signature.File && !c.linkedRight(*r, t, l.Mark) {
+	if l.Sig.Linkable() && !c.linkedRight(*r, t, l.Mark) {
 		return false
 	}
 	r.Held = signature.Held{Version: t.Version, Form: t.Form}

@@ -61,7 +61,7 @@ func (c *Core) overfull(cut Cut) *Notice {
 			"peer would make this node know %d actors, of %d that can be; nothing of it is taken in", actors, signature.MaxActors)}
 	}
 	for _, l := range cut.Listings {
-		r, _ := c.ix.Get(l.Path)
+		r := c.get(l.Path)
 		listed, _ := c.merged(r, l, cut.Knowledge)
 		if len(listed) > 1 && (len(listed) > signature.MaxVersions || Weight(listed) > maxListing) {
 			return &Notice{Kind: NoticeAlarm, Path: l.Path, Text: fmt.Sprintf(
@@ -79,7 +79,7 @@ func (c *Core) contradicts(cut Cut) *Notice {
 			"peer knows change %d of this node, which has made %d: its index was restored or copied; nothing of the peer is taken in", seq, c.seq)}
 	}
 	for _, l := range cut.Listings {
-		r, _ := c.ix.Get(l.Path)
+		r := c.get(l.Path)
 		for _, v := range l.Versions {
 			if !cut.Knowledge.Covers(v.Dot) {
 				return &Notice{Kind: NoticeAlarm, Path: l.Path, Text: fmt.Sprintf("peer lists %v and does not know it", v.Dot)}
@@ -95,8 +95,7 @@ func (c *Core) contradicts(cut Cut) *Notice {
 // mergeListing merges one path: a version stays if both list it, or if the side
 // that lacks it does not know it.
 func (c *Core) mergeListing(l signature.Listing, theirs signature.Knowledge) {
-	r, _ := c.ix.Get(l.Path)
-	r.Path = l.Path
+	r := c.get(l.Path)
 	listed, news := c.merged(r, l, theirs)
 	if !news && len(listed) == len(r.Listed) {
 		return

@@ -82,7 +82,7 @@ func (c *Core) State() State {
 		Fetching: len(c.fetching), Conflicts: len(c.conflicts), Scans: c.scanned + len(c.scans), Local: len(c.local), Stuck: len(c.retry),
 	}
 	for p := range c.wantHash {
-		r, _ := c.ix.Get(p)
+		r := c.get(p)
 		if t, ok := c.targetOf(r); ok {
 			s.PendingBytes += t.Sig.Size
 		}

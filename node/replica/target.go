@@ -47,8 +47,7 @@ func holds(r signature.Record, t target) bool {
 // review works out again whether a path is pending, in conflict, or changed here
 // on a receive-only node.
 func (c *Core) review(p signature.Path) {
-	r, _ := c.ix.Get(p)
-	r.Path = p
+	r := c.get(p)
 	if c.pending[p] {
 		c.unpend(p)
 	}
@@ -111,7 +110,7 @@ func (c *Core) ignored(r signature.Record) bool {
 func (c *Core) landed() signature.Knowledge {
 	k := c.knowledge.Clone()
 	for p := range c.pending {
-		r, _ := c.ix.Get(p)
+		r := c.get(p)
 		if t, ok := c.targetOf(r); ok && !t.Version.Dot.IsZero() {
 			if d := t.Version.Dot; k[d.Actor] >= d.Seq {
 				k[d.Actor] = d.Seq - 1

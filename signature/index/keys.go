@@ -149,9 +149,10 @@ func hasContent(r signature.Record) bool {
 	return r.Held.Form == signature.Plain && r.Shown.Hash.Algorithm != signature.NoHash
 }
 
-// linked tells whether r's path was last seen as a name of a file's inode. A file of
-// one name counts too: when it gets another, only the new name need be told of.
-func linked(r signature.Record) bool { return r.Shown.Type == signature.File && r.Mark.Ino != 0 }
+// linked tells whether r's path was last seen as a name of an inode that can have
+// several. One that has one name counts too: when it gets another, only the new name
+// need be told of.
+func linked(r signature.Record) bool { return r.Shown.Linkable() && r.Mark.Ino != 0 }
 
 // live tells whether anything that exists is listed.
 func live(r signature.Record) bool {

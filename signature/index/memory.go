@@ -129,6 +129,14 @@ func (m *Memory) ByHash(h signature.Hash, yield func(signature.Path) bool) {
 	m.where(yield, func(r signature.Record) bool { return hasContent(r) && r.Shown.Hash == h })
 }
 
+// ByDot yields the path that lists the version with that dot.
+func (m *Memory) ByDot(d signature.Dot, yield func(signature.Path) bool) {
+	m.where(yield, func(r signature.Record) bool {
+		_, ok := r.List(d)
+		return ok
+	})
+}
+
 // ByInode yields the paths last seen as names of that inode, in order.
 func (m *Memory) ByInode(dev, ino uint64, yield func(signature.Path) bool) {
 	m.where(yield, func(r signature.Record) bool {

@@ -83,6 +83,17 @@ func (s *Store) ByHash(h signature.Hash, yield func(signature.Path) bool) {
 	}
 }
 
+// ByDot yields the path that lists the version with that dot.
+func (s *Store) ByDot(d signature.Dot, yield func(signature.Path) bool) {
+	prefix := dotPrefix(d)
+	c := s.cursor(dots)
+	for ok := c.seek(prefix); ok && strings.HasPrefix(c.key, prefix); ok = c.next() {
+		if !yield(signature.Path(c.key[len(prefix):])) {
+			return
+		}
+	}
+}
+
 // ByInode yields the paths last seen as names of that inode, in order.
 func (s *Store) ByInode(dev, ino uint64, yield func(signature.Path) bool) {
 	prefix := inodePrefix(dev, ino)
