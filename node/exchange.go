@@ -35,6 +35,7 @@ type receiving struct {
 	open    int // streams
 	runs    int
 	ended   bool
+	err     error             // why our rsync could not receive; read when all streams have ended
 	done    chan message.Done // the peer's answer; capacity 1
 	gone    chan struct{}     // closed when the session ends
 }
@@ -123,7 +124,7 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 	}
 	if err != nil {
 		t.log.Warn("cannot receive; tried again", "peer", t.node.peerName(task.From), "err", err)
-		return items
+		return failed(items, err)
 	}
 	r.mu.Lock()
 	r.ctx, r.lane = ctx, lane
@@ -137,6 +138,9 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 	}
 	d, answered := r.wait(ctx, cancel)
 	r.streams.Wait()
+	if r.err != nil {
+		failed(items, r.err)
+	}
 	if !answered {
 		return items
 	}
@@ -176,6 +180,14 @@ func (r *receiving) wait(ctx context.Context, cancel func()) (d message.Done, an
 		r.mu.Unlock()
 		return d, answered
 	}
+}
+
+// failed notes on all items why they are not here.
+func failed(items []replica.FetchedItem, err error) []replica.FetchedItem {
+	for i := range items {
+		items[i].Err = err
+	}
+	return items
 }
 
 // prepare makes the batch's staging folder and chooses the lane. A clone of the live
@@ -274,9 +286,10 @@ func (t *tree) incoming(from signature.NodeID, p message.Push, s *session.Stream
 	}
 	t.background.Go(func() error {
 		defer r.streams.Done()
-		t.runReceiver(ctx, from, p, lane, s)
+		err := t.runReceiver(ctx, from, p, lane, s)
 		r.mu.Lock()
 		r.open--
+		r.err = errors.Join(r.err, err)
 		r.mu.Unlock()
 		return nil
 	})
@@ -292,15 +305,17 @@ func compareDest(lane rsync.Lane) string {
 	return ""
 }
 
-func (t *tree) runReceiver(ctx context.Context, from signature.NodeID, p message.Push, lane rsync.Lane, s *session.Stream) {
+// runReceiver runs our rsync on a stream. The error is for the status: why contents
+// cannot be received here.
+func (t *tree) runReceiver(ctx context.Context, from signature.NodeID, p message.Push, lane rsync.Lane, s *session.Stream) error {
 	batch := batchName(p.Batch)
 	if err := rsync.CheckPeerArgs(lane, batch, compareDest(lane), p.Argv); err != nil {
 		t.node.reject(s, err.Error())
 		t.node.rogue(from, err)
-		return
+		return nil
 	}
 	if err := s.Accept(ctx); err != nil {
-		return // the sender notices as well
+		return nil // the sender notices as well
 	}
 	t.counts.rsyncRuns.Add(1)
 	dir := t.cfg.Load().Path
@@ -309,9 +324,11 @@ func (t *tree) runReceiver(ctx context.Context, from signature.NodeID, p message
 		StagingDir: dir + "/" + signature.Private + "/staging/" + batch, TreeRoot: dir,
 		CompareDest: compareDest(lane), Jail: t.node.jail, Logger: t.log,
 	}, serverConn{s})
-	if err != nil && ctx.Err() == nil {
-		t.log.Warn("receiving rsync", "peer", t.node.peerName(from), "err", err)
+	if err == nil || ctx.Err() != nil {
+		return nil
 	}
+	t.log.Warn("receiving rsync", "peer", t.node.peerName(from), "err", err)
+	return err
 }
 
 // serve answers a want: it pushes what this disk holds and says of each item what

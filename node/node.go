@@ -210,7 +210,16 @@ func (n *Node) startTree(ctx context.Context, c *config.Tree, wg *sync.WaitGroup
 			n.mu.Lock()
 			t := newTree(n, s.cfg)
 			s.tree = t
+			var here []signature.NodeID
+			for id, p := range n.peers {
+				if p.connected {
+					here = append(here, id)
+				}
+			}
 			n.mu.Unlock()
+			for _, id := range here { // whoever comes from now on is told of by up
+				t.peers.push(inbound{from: id, up: true})
+			}
 			err := t.run(ctx)
 			n.mu.Lock()
 			s.tree, s.err = nil, err
@@ -243,6 +252,10 @@ func (n *Node) tree(name string) *tree {
 func (n *Node) running() []*tree {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.runningLocked()
+}
+
+func (n *Node) runningLocked() []*tree {
 	var all []*tree
 	for _, s := range n.trees {
 		if s.tree != nil {
@@ -298,9 +311,10 @@ func (n *Node) up(ctx context.Context, p session.Peer) {
 	}
 	n.mu.Lock()
 	n.peers[p.ID] = &peerState{name: p.Name, addr: p.Addr, connected: true, since: time.Now()}
+	trees := n.runningLocked()
 	n.mu.Unlock()
 	n.log.Info("peer connected", "peer", p.Name, "addr", p.Addr)
-	for _, t := range n.running() {
+	for _, t := range trees {
 		t.frame(ctx, inbound{from: p.ID, up: true})
 	}
 }

@@ -36,6 +36,7 @@ type tree struct {
 	events chan replica.Event // from the workers; a full one makes them wait
 	frames chan inbound       // from the sessions; a full one makes the router wait
 	calls  chan func()
+	peers  *queue[inbound] // sessions that stood before the tree began
 	scans  chan signature.Path
 	looks  *queue[[]replica.LookTask]
 	big    *queue[replica.LookTask]
@@ -107,6 +108,7 @@ func newTree(n *Node, c *config.Tree) *tree {
 		looks:    newQueue[[]replica.LookTask](),
 		big:      newQueue[replica.LookTask](),
 		jobs:     newQueue[func(context.Context)](),
+		peers:    newQueue[inbound](),
 		sessions: map[signature.NodeID]*peerSession{},
 		notes:    map[signature.NodeID]lagNote{},
 	}
@@ -200,6 +202,11 @@ func (t *tree) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return t.last()
 		case ev = <-t.events:
+		case <-t.peers.ready():
+			if in, ok := t.peers.pop(); ok && t.sessions[in.from] == nil {
+				t.inbound(ctx, in)
+			}
+			continue
 		case in := <-t.frames:
 			ev = t.inbound(ctx, in)
 			if ev == nil {

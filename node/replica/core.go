@@ -28,7 +28,8 @@ const (
 	fetchOpen  = 2         // small fetches under way per peer
 	largeFile  = 4 << 20   // bytes from which a file travels alone
 	relayWait  = 300 * time.Millisecond
-	goneWait   = time.Second
+	goneWait   = time.Second           // what vanished rests at most so long
+	goneRest   = 10 * time.Millisecond // and at least so long
 	hotMax     = 2 * time.Second
 )
 

@@ -105,14 +105,19 @@ func (c *Core) planLooks(now time.Time, fx *Effects, wake *wakeup) {
 	c.planGone(now, fx, wake)
 }
 
-// planGone looks once more at what was absent, once nothing is left that could
-// tell where it went.
+// planGone looks once more at what was absent, once it has rested and nothing is
+// left that could tell where it went: fsnotify tells of the two names of a rename
+// one after the other.
 func (c *Core) planGone(now time.Time, fx *Effects, wake *wakeup) {
 	var batch []signature.Path
 	for p, since := range c.gone {
-		switch due := since.Add(goneWait); {
+		due := since.Add(goneWait)
+		if c.calm() {
+			due = since.Add(goneRest)
+		}
+		switch {
 		case c.looking[p] || c.applying[p]:
-		case c.calm() || !due.After(now):
+		case !due.After(now):
 			batch = append(batch, p)
 		default:
 			wake.by(due)
@@ -319,7 +324,7 @@ func (c *Core) vanished(now time.Time, s Seen, fx *Effects) {
 		delete(c.gone, p)
 		return
 	}
-	if !s.Task.Final && !c.calm() {
+	if !s.Task.Final {
 		// Perhaps renamed: its new name first, so that its content is known
 		// to be there before its old name goes.
 		if _, ok := c.gone[p]; !ok {
