@@ -35,8 +35,12 @@ func (t *tree) note(p signature.Path, kept, winner signature.Version) disk.Note 
 	return n
 }
 
-// keep puts a loser's content into the conflict store.
+// keep puts a loser's content into the conflict store, or says whether it is there.
 func (t *tree) keep(ctx context.Context, task replica.StoreTask) {
+	if task.Asks() {
+		t.askKept(ctx, task)
+		return
+	}
 	var c disk.Content
 	if task.Version.Sig.Type == signature.File {
 		c.Batch, c.Staged = batchName(task.Staged.Batch), string(task.Staged.Path)
@@ -59,6 +63,27 @@ func (t *tree) keep(ctx context.Context, task replica.StoreTask) {
 	}
 	t.countKept(ctx)
 	t.post(ctx, replica.Stored{Task: task, OK: err == nil})
+}
+
+// askKept answers whether the conflict store has a content.
+func (t *tree) askKept(ctx context.Context, task replica.StoreTask) {
+	var found bool
+	var err error
+	ok := t.root.with(ctx, func(r *signature.Root) {
+		var d *disk.Tree
+		if d, err = t.openDisk(r); err != nil {
+			return
+		}
+		defer d.Close()
+		_, found, err = d.FindContent(task.Version.Sig.Hash)
+	})
+	if !ok {
+		return
+	}
+	if err != nil {
+		t.log.Warn("conflict store cannot be read; its content is fetched", "path", task.Path.Quote(), "err", err)
+	}
+	t.post(ctx, replica.Stored{Task: task, OK: found && err == nil})
 }
 
 // release removes a batch of which nothing is needed any more.

@@ -17,7 +17,7 @@ import (
 type conflict struct {
 	since   time.Time
 	noticed bool
-	have    map[signature.Hash]bool // stood in this node's conflict store
+	have    map[signature.Hash]bool // stood in this node's conflict store; false: it did not
 	storing bool
 	fetch   FetchItem // of a loser's content
 	retry   time.Time
@@ -97,6 +97,11 @@ func (c *Core) settle(now time.Time, p signature.Path, r signature.Record, k *co
 			fx.Store = append(fx.Store, StoreTask{Path: p, Version: v, Staged: s.Staged})
 			return
 		}
+		if _, asked := k.have[v.Sig.Hash]; !asked {
+			k.storing = true
+			fx.Store = append(fx.Store, StoreTask{Path: p, Version: v})
+			return
+		}
 		k.fetch = FetchItem{Path: p, Dot: v.Dot, Hash: v.Sig.Hash, Size: v.Sig.Size}
 		if k.retry.After(now) {
 			wake.by(k.retry)
@@ -170,37 +175,43 @@ func caseOf(listed []signature.Version) (id signature.Case) {
 // not be put there.
 func (c *Core) stored(now time.Time, ev Stored) {
 	k := c.conflicts[ev.Task.Path]
-	c.dropStaged(ev.Task.Path)
+	if !ev.Task.Asks() {
+		c.dropStaged(ev.Task.Path)
+	}
 	if k == nil {
 		return
 	}
 	k.storing = false
+	if ev.Task.Asks() {
+		k.note(ev.Task.Version.Sig.Hash, ev.OK)
+		return
+	}
 	if !ev.OK {
 		k.retry = now.Add(5 * time.Second)
 		k.since = k.retry // settle again then
 		return
 	}
 	if ev.Task.Version.Sig.Type == signature.Symlink {
-		k.keep(linkKey(ev.Task.Version))
+		k.note(linkKey(ev.Task.Version), true)
 	} else {
-		k.keep(ev.Task.Version.Sig.Hash)
+		k.note(ev.Task.Version.Sig.Hash, true)
 	}
 }
 
-func (k *conflict) keep(h signature.Hash) {
+func (k *conflict) note(h signature.Hash, have bool) {
 	if k.have == nil {
 		k.have = map[signature.Hash]bool{}
 	}
-	k.have[h] = true
+	k.have[h] = have
 }
 
 // kept notes that an apply put a displaced content into the conflict store.
 func (c *Core) kept(p signature.Path, v signature.Version) {
 	if k := c.conflicts[p]; k != nil {
 		if v.Sig.Type == signature.Symlink {
-			k.keep(linkKey(v))
+			k.note(linkKey(v), true)
 		} else {
-			k.keep(v.Sig.Hash)
+			k.note(v.Sig.Hash, true)
 		}
 	}
 }

@@ -237,11 +237,17 @@ type FetchedItem struct {
 }
 
 // A StoreTask asks for a loser's content to be put into the conflict store: what
-// was fetched for it, or a symlink, which its version describes.
+// was fetched for it, or a symlink, which its version describes. Of a file that is
+// not staged it asks whether the store has its content already.
 type StoreTask struct {
 	Path    signature.Path
 	Version signature.Version
 	Staged  Staged
+}
+
+// Asks tells whether the task is a question.
+func (t StoreTask) Asks() bool {
+	return t.Version.Sig.Type == signature.File && t.Staged == Staged{}
 }
 
 // A LedgerEntry is written before an apply makes it true.

@@ -142,7 +142,7 @@ func (r *fakeRun) verify(n *inode, expect signature.Signature, mark signature.St
 }
 
 func (r *fakeRun) apply(i int, t ApplyTask) (Outcome, bool) {
-	if o, no := r.refuse(t.Path); no {
+	if o, no := r.refuse(t.Path); no && !r.took[t.Path] {
 		return o, false
 	}
 	d, n := r.d, r.d.names[t.Path]

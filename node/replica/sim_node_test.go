@@ -349,6 +349,13 @@ func (n *simNode) storeTask(t StoreTask, rng *rand.Rand) {
 	if !n.s.calm && rng.IntN(10) == 0 {
 		ok = false
 	}
+	if t.Asks() {
+		for k := range n.store {
+			if hashOf(k) == t.Version.Sig.Hash {
+				c, ok = k, true
+			}
+		}
+	}
 	if ok {
 		n.store[c] = true
 	}
