@@ -91,9 +91,14 @@ func (b *recursive) pump() {
 				continue
 			}
 			lost := errors.Is(err, fsnotify.ErrEventOverflow)
-			if lost {
+			switch {
+			case lost:
 				b.counters.overflows.Add(1)
-			} else {
+			case errors.Is(err, syscall.EINVAL):
+				// The watch of a folder that is gone was taken off by the kernel
+				// first: there is nothing to report, and nothing was lost.
+				continue
+			default:
 				b.log.Warn("watcher", "err", err)
 			}
 			b.inbox.addAll(lost)

@@ -218,7 +218,7 @@ func (n *Node) startTree(ctx context.Context, c *config.Tree, wg *sync.WaitGroup
 			}
 			n.mu.Unlock()
 			for _, id := range here { // whoever comes from now on is told of by up
-				t.peers.push(inbound{from: id, up: true})
+				t.frames.push(inbound{from: id, up: true})
 			}
 			err := t.run(ctx)
 			n.mu.Lock()
@@ -289,11 +289,11 @@ func (n *Node) route(ctx context.Context, events <-chan session.Event) error {
 			}
 			switch ev := ev.(type) {
 			case session.Up:
-				n.up(ctx, ev.Peer)
+				n.up(ev.Peer)
 			case session.Down:
-				n.down(ctx, ev)
+				n.down(ev)
 			case session.Frame:
-				n.frame(ctx, ev)
+				n.frame(ev)
 			case session.Incoming:
 				n.incoming(ev)
 			case session.Refused:
@@ -303,7 +303,7 @@ func (n *Node) route(ctx context.Context, events <-chan session.Event) error {
 	}
 }
 
-func (n *Node) up(ctx context.Context, p session.Peer) {
+func (n *Node) up(p session.Peer) {
 	if err := checkHello(p.Hello); err != nil {
 		n.noteRefused(p.Name, p.Addr, err)
 		n.hub.Drop(p.ID, err)
@@ -315,11 +315,11 @@ func (n *Node) up(ctx context.Context, p session.Peer) {
 	n.mu.Unlock()
 	n.log.Info("peer connected", "peer", p.Name, "addr", p.Addr)
 	for _, t := range trees {
-		t.frame(ctx, inbound{from: p.ID, up: true})
+		t.frames.push(inbound{from: p.ID, up: true})
 	}
 }
 
-func (n *Node) down(ctx context.Context, ev session.Down) {
+func (n *Node) down(ev session.Down) {
 	n.mu.Lock()
 	if p := n.peers[ev.ID]; p != nil {
 		p.connected, p.since, p.err = false, time.Now(), ev.Err
@@ -330,18 +330,18 @@ func (n *Node) down(ctx context.Context, ev session.Down) {
 		n.distrust(ev.ID, ev.Err)
 	}
 	for _, t := range n.running() {
-		t.frame(ctx, inbound{from: ev.ID, down: true})
+		t.frames.push(inbound{from: ev.ID, down: true})
 	}
 }
 
-func (n *Node) frame(ctx context.Context, ev session.Frame) {
+func (n *Node) frame(ev session.Frame) {
 	name, err := message.TreeOf(ev.Payload)
 	if err != nil {
 		n.rogue(ev.From, err)
 		return
 	}
 	if t := n.tree(name); t != nil {
-		t.frame(ctx, inbound{from: ev.From, typ: ev.Type, payload: ev.Payload})
+		t.frames.push(inbound{from: ev.From, typ: ev.Type, payload: ev.Payload})
 	}
 }
 

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"sync"
+
+	"github.com/clsync/clsync/signature"
 )
 
 // A queue hands work from the tree's goroutine to a worker and never makes it
@@ -58,4 +60,48 @@ func (q *queue[T]) each(ctx context.Context, f func(T)) error {
 			}
 		}
 	}
+}
+
+// maxFrames bounds the bytes of frames that wait for a tree.
+const maxFrames = 64 << 20
+
+// A frameQueue holds what sessions bring for a tree. The router never waits for a
+// tree: one whose disk hangs must not hold up the others. When it is full, what the
+// peer sent is dropped, and the tree begins anew with that peer, as on a new session:
+// losing a message never matters.
+type frameQueue struct {
+	*queue[inbound]
+	bytes int // under queue.mu
+	lost  map[signature.NodeID]bool
+}
+
+func newFrameQueue() *frameQueue {
+	return &frameQueue{queue: newQueue[inbound](), lost: map[signature.NodeID]bool{}}
+}
+
+func (q *frameQueue) push(in inbound) {
+	q.mu.Lock()
+	if in.up || in.down {
+		delete(q.lost, in.from)
+	} else if q.lost[in.from] {
+		q.mu.Unlock()
+		return
+	} else if q.bytes+len(in.payload) > maxFrames {
+		q.lost[in.from] = true
+		in = inbound{from: in.from, up: true}
+	}
+	q.bytes += len(in.payload)
+	q.mu.Unlock()
+	q.queue.push(in)
+}
+
+func (q *frameQueue) pop() (inbound, bool) {
+	in, ok := q.queue.pop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= len(in.payload)
+	if in.up {
+		delete(q.lost, in.from)
+	}
+	return in, ok
 }

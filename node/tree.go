@@ -34,9 +34,8 @@ type tree struct {
 	actor signature.Actor
 
 	events chan replica.Event // from the workers; a full one makes them wait
-	frames chan inbound       // from the sessions; a full one makes the router wait
+	frames *frameQueue        // from the sessions
 	calls  chan func()
-	peers  *queue[inbound] // sessions that stood before the tree began
 	scans  chan signature.Path
 	looks  *queue[[]replica.LookTask]
 	big    *queue[replica.LookTask]
@@ -102,13 +101,12 @@ func newTree(n *Node, c *config.Tree) *tree {
 	t := &tree{
 		node: n, name: c.Name, log: n.log.With("tree", c.Name),
 		events:   make(chan replica.Event, 256),
-		frames:   make(chan inbound, 64),
+		frames:   newFrameQueue(),
 		calls:    make(chan func()),
 		scans:    make(chan signature.Path, 1),
 		looks:    newQueue[[]replica.LookTask](),
 		big:      newQueue[replica.LookTask](),
 		jobs:     newQueue[func(context.Context)](),
-		peers:    newQueue[inbound](),
 		sessions: map[signature.NodeID]*peerSession{},
 		notes:    map[signature.NodeID]lagNote{},
 	}
@@ -202,14 +200,12 @@ func (t *tree) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return t.last()
 		case ev = <-t.events:
-		case <-t.peers.ready():
-			if in, ok := t.peers.pop(); ok && t.sessions[in.from] == nil {
-				t.inbound(ctx, in)
+		case <-t.frames.ready():
+			in, ok := t.frames.pop()
+			if !ok {
+				continue
 			}
-			continue
-		case in := <-t.frames:
-			ev = t.inbound(ctx, in)
-			if ev == nil {
+			if ev = t.inbound(ctx, in); ev == nil {
 				continue
 			}
 		case f := <-t.calls:
@@ -294,14 +290,6 @@ func (t *tree) call(ctx context.Context, f func()) error {
 func (t *tree) post(ctx context.Context, ev replica.Event) {
 	select {
 	case t.events <- ev:
-	case <-ctx.Done():
-	}
-}
-
-// frame hands a frame to the tree's goroutine.
-func (t *tree) frame(ctx context.Context, in inbound) {
-	select {
-	case t.frames <- in:
 	case <-ctx.Done():
 	}
 }
