@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clsync/clsync/node/replica"
 	"github.com/clsync/clsync/signature"
 	"github.com/clsync/clsync/transfer/disk"
@@ -243,6 +245,9 @@ func (t *tree) verify(ctx context.Context, root *signature.Root, task replica.Fe
 			t.node.distrust(task.From, fmt.Errorf("tree %s: content of %s is not what version %v names", t.name, it.Path.Quote(), it.Dot))
 			it.Outcome = replica.NotHere
 		case signature.IsAbsent(err):
+			it.Outcome = replica.NotHere
+		case errors.Is(err, signature.ErrKind), errors.Is(err, unix.ELOOP):
+			t.node.distrust(task.From, fmt.Errorf("tree %s: what came for %s is no file", t.name, it.Path.Quote()))
 			it.Outcome = replica.NotHere
 		default:
 			t.log.Warn("staged content cannot be read", "path", it.Path.Quote(), "err", err)
