@@ -292,7 +292,6 @@ func (t *tree) apply(ctx context.Context, tasks []replica.ApplyTask) {
 		batch = append(batch, d)
 	}
 	results := make([]replica.Result, len(tasks))
-	keeps := false
 	ok := t.root.with(ctx, func(r *signature.Root) {
 		d, err := t.openDisk(r)
 		if err != nil {
@@ -309,7 +308,9 @@ func (t *tree) apply(ctx context.Context, tasks []replica.ApplyTask) {
 		for i, res := range applied {
 			results[i] = replica.Result{Task: tasks[i], Outcome: outcome(res), Look: res.Look, Kept: res.Kept != "", Err: res.Err}
 			results[i].Look.Path = tasks[i].Path
-			keeps = keeps || results[i].Kept
+			if results[i].Kept {
+				t.kept.add(res.Kept, tasks[i].Expect.Hash)
+			}
 			if res.Resting {
 				t.resting.Add(1)
 			}
@@ -324,9 +325,6 @@ func (t *tree) apply(ctx context.Context, tasks []replica.ApplyTask) {
 	})
 	if ok {
 		t.post(ctx, replica.Applied{Results: results})
-	}
-	if keeps {
-		t.countKept(ctx)
 	}
 }
 

@@ -96,7 +96,7 @@ func (t *tree) status() control.Tree {
 	st, c := t.core.State(), t.core.Counters()
 	s := control.Tree{
 		State: control.Running, Files: int64(t.store.Len()), Pending: int64(st.Pending), PendingBytes: st.PendingBytes,
-		Conflicts: t.keptStates.Load(), Queue: int64(st.Dirty + st.Looking + st.Gone + st.Fetching + st.Applying),
+		Conflicts: t.kept.count(), Queue: int64(st.Dirty + st.Looking + st.Gone + st.Fetching + st.Applying),
 		Undecided: int64(st.Conflicts), Local: int64(st.Local), Resting: t.resting.Load(),
 		Counters: control.Counters{
 			VersionsMade: int64(c.VersionsMade), FolderVersionsMade: int64(c.FolderVersionsMade),

@@ -433,16 +433,21 @@ func (t *tree) pushFrom(ctx context.Context, to signature.NodeID, w message.Want
 // pushKept serves contents that only the conflict store has, from a folder in which
 // they have the names they were asked for by.
 func (t *tree) pushKept(ctx context.Context, to signature.NodeID, w message.Want, root *signature.Root, which []int, answers []message.Answer) {
+	want := map[signature.Path]string{}
+	for _, i := range which {
+		if id, ok := t.kept.find(w.Items[i].Hash); ok {
+			want[w.Items[i].Path] = id
+		}
+	}
+	if len(want) == 0 {
+		return
+	}
 	d, err := t.openDisk(root)
 	if err != nil {
 		t.log.Warn("conflict store cannot be opened", "err", err)
 		return
 	}
 	defer d.Close()
-	want := map[signature.Path]signature.Hash{}
-	for _, i := range which {
-		want[w.Items[i].Path] = w.Items[i].Hash
-	}
 	dir, found, err := d.ServeKept("serve-"+to.String()+"-"+batchName(w.Batch), want)
 	if err != nil {
 		t.log.Warn("conflict store cannot be served", "err", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/clsync/clsync/node/replica"
@@ -52,8 +53,12 @@ func (t *tree) keep(ctx context.Context, task replica.StoreTask) {
 			return
 		}
 		defer d.Close()
-		_, err = d.KeepCopy(ctx, task.Path, task.Version.Sig.Bare(), c, caseName(task.Path, task.Version),
+		var kept disk.Conflict
+		kept, err = d.KeepCopy(ctx, task.Path, task.Version.Sig.Bare(), c, caseName(task.Path, task.Version),
 			t.note(task.Path, task.Version, signature.Version{}))
+		if err == nil {
+			t.kept.add(kept.ID, kept.Sig.Hash)
+		}
 	})
 	if !ok {
 		return
@@ -61,7 +66,6 @@ func (t *tree) keep(ctx context.Context, task replica.StoreTask) {
 	if err != nil {
 		t.log.Warn("conflict cannot be decided: its contents cannot be kept; tried again", "path", task.Path.Quote(), "err", err)
 	}
-	t.countKept(ctx)
 	t.post(ctx, replica.Stored{Task: task, OK: err == nil})
 }
 
@@ -115,7 +119,7 @@ func (t *tree) tidy(ctx context.Context) {
 		}
 	})
 	t.sweep(ctx)
-	t.countKept(ctx)
+	t.findKept(ctx)
 }
 
 // sweep lets go of what rests in the grace pool, if nobody writes to it any more.
@@ -133,19 +137,51 @@ func (t *tree) sweep(ctx context.Context) {
 		}
 		for _, c := range swept.Kept {
 			t.log.Warn("written to after it was replaced; kept in the conflict store", "path", c.Path.Quote(), "id", c.ID)
+			t.kept.add(c.ID, c.Sig.Hash)
 		}
 		t.resting.Store(int64(swept.Resting))
-		if len(swept.Kept) > 0 {
-			t.keptStates.Add(int64(len(swept.Kept)))
-		}
 	})
 }
 
-func (t *tree) countKept(ctx context.Context) {
+// keptStates remembers what the conflict store holds, so that a content is found
+// without reading it all.
+type keptStates struct {
+	mu     sync.Mutex
+	states map[string]bool
+	files  map[signature.Hash]string
+}
+
+func (k *keptStates) add(id string, h signature.Hash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.states == nil {
+		k.states, k.files = map[string]bool{}, map[signature.Hash]string{}
+	}
+	k.states[id] = true
+	if h.Algorithm != signature.NoHash {
+		k.files[h] = id
+	}
+}
+
+func (k *keptStates) find(h signature.Hash) (id string, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id, ok = k.files[h]
+	return id, ok
+}
+
+func (k *keptStates) count() int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return int64(len(k.states))
+}
+
+// findKept reads the conflict store, once.
+func (t *tree) findKept(ctx context.Context) {
 	t.root.with(ctx, func(r *signature.Root) {
 		d, err := t.openDisk(r)
 		if err != nil {
-			return // whoever kept something has said so
+			return // tidy has said so
 		}
 		defer d.Close()
 		kept, err := d.Conflicts()
@@ -153,7 +189,9 @@ func (t *tree) countKept(ctx context.Context) {
 			t.log.Warn("conflict store cannot be read", "err", err)
 			return
 		}
-		t.keptStates.Store(int64(len(kept)))
+		for _, c := range kept {
+			t.kept.add(c.ID, c.Sig.Hash)
+		}
 	})
 }
 

@@ -48,9 +48,9 @@ type tree struct {
 	monitor    atomic.Pointer[monitorState]
 	counts     counts
 	problem    atomic.Pointer[string] // why the index cannot be written
-	keptStates atomic.Int64           // in the conflict store
-	resting    atomic.Int64           // in the grace pool
-	overlay    time.Time              // since when lazy writes wait
+	kept       keptStates
+	resting    atomic.Int64 // in the grace pool
+	overlay    time.Time    // since when lazy writes wait
 	lastScan   time.Time
 	ready      atomic.Bool // the first scan is done
 	notes      map[signature.NodeID]lagNote

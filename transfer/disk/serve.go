@@ -99,32 +99,23 @@ type Serving struct {
 // Close removes the folder; the contents stay kept.
 func (s *Serving) Close() error { return errors.Join(s.File.Close(), s.t.RemoveBatch(s.id)) }
 
-// ServeKept makes a Serving of those contents that the conflict store has. It
-// returns none if it has none of them.
-func (t *Tree) ServeKept(id string, want map[signature.Path]signature.Hash) (*Serving, map[signature.Path]bool, error) {
-	kept, err := t.Conflicts()
-	if err != nil {
-		return nil, nil, fmt.Errorf("serve kept contents: %w", err)
-	}
-	by := map[signature.Hash]string{}
-	for _, c := range kept {
-		if c.Sig.Type == signature.File {
-			by[c.Sig.Hash] = c.ID
-		}
-	}
+// ServeKept makes a Serving of entries of the conflict store: for each path, the ID
+// of the entry whose content is to stand there. Entries that are gone are left out;
+// there is no Serving of none.
+func (t *Tree) ServeKept(id string, want map[signature.Path]string) (*Serving, map[signature.Path]bool, error) {
 	found := map[signature.Path]bool{}
-	for p, h := range want {
-		kept, ok := by[h]
-		if !ok {
-			continue
+	for p, kept := range want {
+		err := t.linkKept(id, p, kept)
+		if signature.IsAbsent(err) {
+			continue // an operator has removed it
 		}
-		if err := t.linkKept(id, p, kept); err != nil {
+		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("serve kept %s: %w", p.Quote(), err), t.RemoveBatch(id))
 		}
 		found[p] = true
 	}
 	if len(found) == 0 {
-		return nil, nil, nil
+		return nil, nil, t.RemoveBatch(id)
 	}
 	dir, err := openFolder(t.dirs[staging], id)
 	if err != nil {
