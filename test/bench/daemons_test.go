@@ -33,7 +33,7 @@ type daemons struct {
 
 type daemon struct {
 	dir    string
-	socket string
+	client *control.Client
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when it has ended
 }
@@ -87,7 +87,7 @@ func prepareDaemons(b *testing.B, on string, o options) *daemons {
 	ports := freePorts(b, 4)
 	for i, name := range []string{"a", "b"} {
 		dir := filepath.Join(d.dir, name)
-		n := &daemon{dir: dir, socket: filepath.Join(dir, "run", "control.sock")}
+		n := &daemon{dir: dir, client: control.NewClient(filepath.Join(dir, "run", "control.sock"))}
 		d.nodes[i] = n
 		for _, sub := range []string{"state", "run"} {
 			must(b, os.MkdirAll(filepath.Join(dir, sub), 0o700))
@@ -177,7 +177,7 @@ func (d *daemons) exact() bool  { return true }
 func (n *daemon) status() (control.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return control.NewClient(n.socket).Status(ctx)
+	return n.client.Status(ctx)
 }
 
 // rest waits until both are connected and neither has anything to do.
