@@ -35,6 +35,9 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 		case !ok:
 		case c.adopt(r, t):
 			fx.Save = true
+			if c.conflicts[p] != nil {
+				wake.by(now) // it waited for this
+			}
 		case t.Sig.Type == signature.Absent:
 			removals = append(removals, p)
 		default:
@@ -304,11 +307,9 @@ func (c *Core) applied(now time.Time, res Result) {
 			c.dirty[p] = time.Time{}
 		}
 		c.put(r)
-		if t.Mark.Links > 1 || r.Mark.Links > 1 {
-			// Our hand has moved what the other names show, too.
-			c.lookAtLinks(p, t.Mark)
-			c.lookAtLinks(p, r.Mark)
-		}
+		// Our hand has moved what other names show, too.
+		c.leftInode(p, t.Mark, r.Mark)
+		c.lookAtLinks(p, r.Mark)
 		return
 	}
 	switch res.Outcome {

@@ -75,13 +75,29 @@ func (c *Core) regrouped(r signature.Record, l signature.Look, group signature.D
 // through one name gives no event for the others.
 func (c *Core) lookAtLinks(p signature.Path, m signature.StatMark) {
 	c.sameInode(p, m, func(q signature.Record) bool {
-		if q.Mark.CTime != m.CTime && !c.looking[q.Path] {
-			if _, ok := c.dirty[q.Path]; !ok {
-				c.dirty[q.Path] = time.Time{}
-			}
+		if q.Mark.CTime != m.CTime {
+			c.lookSoon(q.Path)
 		}
 		return true
 	})
+}
+
+// leftInode asks for looks at the other names of an inode that p no longer names:
+// its ctime has moved, and a mark that does not match serves nobody.
+func (c *Core) leftInode(p signature.Path, was, is signature.StatMark) {
+	if was.Ino == 0 || was.Ino == is.Ino && was.Dev == is.Dev {
+		return
+	}
+	c.sameInode(p, was, func(q signature.Record) bool {
+		c.lookSoon(q.Path)
+		return true
+	})
+}
+
+func (c *Core) lookSoon(p signature.Path) {
+	if _, ok := c.dirty[p]; !ok && !c.looking[p] {
+		c.dirty[p] = time.Time{}
+	}
 }
 
 // regroup notes which paths name a group. It is kept for those alone: most files

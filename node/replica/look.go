@@ -227,6 +227,7 @@ func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Lo
 		c.lookAtLinks(p, l.Mark)
 	}
 	if c.sameAsShown(r, l) && !c.regrouped(r, l, sig.Group) {
+		c.leftInode(p, r.Mark, l.Mark)
 		r.Mark = l.Mark
 		c.ix.Put(r)
 		c.count.EchoesSuppressed++
@@ -288,8 +289,10 @@ func (c *Core) recognised(r *signature.Record, l signature.Look, fx *Effects) bo
 	if !ok || holds(*r, t) || t.Sig != l.Sig {
 		return false
 	}
-	if _, listed := r.List(r.Held.Version.Dot); listed && !r.Held.Version.Sig.SameContent(t.Version.Sig) {
-		return false // a user has replaced the held version by the same
+	for _, w := range r.Listed {
+		if replaces(r.Held, w) && !w.Sig.SameContent(t.Version.Sig) {
+			return false // a user has replaced it, by what others did to it as well
+		}
 	}
 	if l.Sig.Linkable() && !c.linkedRight(*r, t, l.Mark) {
 		return false
@@ -401,6 +404,7 @@ func (c *Core) mint(now time.Time, r signature.Record, l signature.Look, sig sig
 	}
 	signature.SortVersions(listed)
 	r.Listed = listed
+	c.leftInode(r.Path, r.Mark, l.Mark)
 	r.Held = signature.Held{Version: v, Form: signature.Plain}
 	r.Shown, r.Mark = l.Sig, l.Mark
 	if l.Sig.Type == signature.Absent {

@@ -274,7 +274,7 @@ func (r *fakeRun) build(i int, t ApplyTask) (*inode, Outcome) {
 		if t.FromSig.Bare() == t.Target.Bare() {
 			mark = t.From
 		}
-		if n == nil || n.kind != signature.File || !r.verify(n, t.Target, mark) {
+		if n == nil || n.kind == signature.Folder || !r.verify(n, t.Target, mark) {
 			return nil, NoSource
 		}
 		return n, Done

@@ -118,8 +118,11 @@ func (d *fakeDisk) signature(n *inode) signature.Signature {
 
 func (d *fakeDisk) mark(n *inode) signature.StatMark {
 	m := signature.StatMark{CTime: n.ctime, MTime: n.mtime, Ino: n.ino, Dev: 1, Mode: uint32(n.kind)<<12 | n.mode, Links: 1, Looked: d.now()}
+	if n.kind != signature.Folder {
+		m.Links = uint32(len(d.links(n)))
+	}
 	if n.kind == signature.File {
-		m.Size, m.Links = int64(len(n.content)), uint32(len(d.links(n)))
+		m.Size = int64(len(n.content))
 	}
 	return m
 }

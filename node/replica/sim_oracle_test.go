@@ -73,7 +73,7 @@ func (d *fakeDisk) replicated() string {
 			mode = 0
 		}
 		fmt.Fprintf(&b, "%s %s %o %d %q", p, n.kind, mode, n.mtime, n.content)
-		if n.kind == signature.File {
+		if n.kind != signature.Folder {
 			fmt.Fprint(&b, d.links(n))
 		}
 		b.WriteByte('\n')
@@ -89,7 +89,7 @@ func (s *sim) judgeLinks(n *simNode) {
 	}
 	var files []entry
 	n.ix.Ascend("", func(r signature.Record) bool {
-		if t, ok := n.core.targetOf(r); ok && t.Sig.Type == signature.File {
+		if t, ok := n.core.targetOf(r); ok && t.Sig.Linkable() {
 			files = append(files, entry{r, t})
 		}
 		return true

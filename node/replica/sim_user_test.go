@@ -73,7 +73,7 @@ func (s *sim) use(n *simNode, rng *rand.Rand) {
 		s.vacate(n, p)
 		s.anything(n, p, rng)
 	case k < 18: // link
-		if at == nil || at.kind != signature.File || p == q || !d.hasParent(q) || d.names[q] != nil {
+		if at == nil || at.kind == signature.Folder || p == q || !d.hasParent(q) || d.names[q] != nil {
 			return
 		}
 		s.place(n, q, at)
