@@ -306,7 +306,7 @@ func (t *tree) apply(ctx context.Context, tasks []replica.ApplyTask) {
 			t.log.Error("apply", "err", err)
 		}
 		for i, res := range applied {
-			results[i] = replica.Result{Task: tasks[i], Outcome: outcome(res), Look: res.Look, Kept: res.Kept != "", Err: res.Err}
+			results[i] = replica.Result{Task: tasks[i], Outcome: outcome(res), Look: res.Look, Kept: res.Kept != "", Unkept: res.Unkept != nil, Err: res.Err}
 			results[i].Look.Path = tasks[i].Path
 			if results[i].Kept {
 				t.kept.add(res.Kept, tasks[i].Expect.Hash)

@@ -140,6 +140,9 @@ func (t *tree) status() control.Tree {
 	for _, p := range t.core.Local(maxStuck) {
 		s.LocalPaths = append(s.LocalPaths, control.PathNote{Path: string(p), Reason: "changed here; this tree is receive-only, so it is kept and not sent"})
 	}
+	for _, p := range t.core.Lacking(maxStuck) {
+		s.Lacking = append(s.Lacking, control.PathNote{Path: string(p), Reason: "the file system here does not keep all of its attributes"})
+	}
 	for _, l := range t.core.Lags() {
 		s.Peers = append(s.Peers, t.lag(now, l))
 	}

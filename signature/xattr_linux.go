@@ -65,6 +65,7 @@ func (r *Root) Xattrs(pin *os.File) (Xattrs, error) {
 // those of want: it writes what differs and removes what is not in it. All other
 // attributes are left alone, and refused if want has them.
 func (r *Root) SetXattrs(pin *os.File, want Xattrs) error {
+	var unkept []string
 	have, err := r.Xattrs(pin)
 	if err != nil || have == want {
 		return err
@@ -91,7 +92,12 @@ func (r *Root) SetXattrs(pin *os.File, want Xattrs) error {
 		if ok && v == x.Value {
 			continue
 		}
-		if err := unix.Setxattr(path, x.Name, []byte(x.Value), 0); err != nil {
+		err := unix.Setxattr(path, x.Name, []byte(x.Value), 0)
+		if err == unix.EOPNOTSUPP {
+			unkept = append(unkept, Quote(x.Name))
+			continue
+		}
+		if err != nil {
 			return &os.PathError{Op: "set attribute " + Quote(x.Name) + " of", Path: pin.Name(), Err: err}
 		}
 	}
@@ -99,6 +105,9 @@ func (r *Root) SetXattrs(pin *os.File, want Xattrs) error {
 		if err := unix.Removexattr(path, name); err != nil && !errors.Is(err, unix.ENODATA) {
 			return &os.PathError{Op: "remove attribute " + Quote(name) + " of", Path: pin.Name(), Err: err}
 		}
+	}
+	if len(unkept) > 0 {
+		return fmt.Errorf("%w: %s", ErrUnkept, strings.Join(unkept, ", "))
 	}
 	return nil
 }

@@ -11,6 +11,10 @@ import (
 // ErrXattrs is returned for an encoding of attributes that EncodeXattrs would not make.
 var ErrXattrs = errors.New("malformed extended attributes")
 
+// ErrUnkept is returned when all was set but attributes that the file system does
+// not support.
+var ErrUnkept = errors.New("the file system does not keep these attributes")
+
 // An Xattr is one extended attribute.
 type Xattr struct{ Name, Value string }
 

@@ -38,6 +38,8 @@ func (s *Status) Escape() {
 		t.Path, t.Reason, t.BackendReason = Escape(t.Path), printable(t.Reason), printable(t.BackendReason)
 		each(&t.Blocked, (*PathNote).escape)
 		each(&t.Unreadable, (*PathNote).escape)
+		each(&t.LocalPaths, (*PathNote).escape)
+		each(&t.Lacking, (*PathNote).escape)
 		each(&t.Peers, func(l *Lag) { l.Name = Escape(l.Name) })
 	})
 }

@@ -51,6 +51,9 @@ func (t Tree) problems() (ps []string) {
 	if n := len(t.Unreadable); n > 0 {
 		say("has %s that cannot be read, so that changes there are not sent, the first %s: %s", count(n, "path"), Escape(t.Unreadable[0].Path), t.Unreadable[0].Reason)
 	}
+	if n := len(t.Lacking); n > 0 {
+		say("has %s whose attributes the file system of %s does not keep, the first %s. The others keep them; use ext4, xfs or btrfs here", count(n, "path"), Escape(t.Path), Escape(t.Lacking[0].Path))
+	}
 	if t.Busy > 0 && t.BusySeconds >= stuck.Seconds() {
 		say("waits for %s that some program keeps writing, the longest for %s. It is sent when that pauses", count(int(t.Busy), "path"), short(time.Duration(t.BusySeconds*float64(time.Second))))
 	}

@@ -79,7 +79,8 @@ type Tree struct {
 	Undecided     int64      `json:"undecided"`     // paths with several versions, no verdict yet
 	Local         int64      `json:"local"`         // changed here on a receive-only tree
 	LocalPaths    []PathNote `json:"local_paths,omitempty"`
-	Resting       int64      `json:"resting"` // replaced files that a program still holds open
+	Lacking       []PathNote `json:"lacking,omitempty"` // landed without attributes that this disk cannot keep
+	Resting       int64      `json:"resting"`           // replaced files that a program still holds open
 	Counters      Counters   `json:"counters"`
 	Peers         []Lag      `json:"peers"`
 }

@@ -300,10 +300,14 @@ func (c *Core) applied(now time.Time, res Result) {
 		delete(c.noLocal, p)
 		r.Held = signature.Held{Version: t.Version, Form: t.Form}
 		r.Shown, r.Mark = res.Look.Sig, res.Look.Mark
-		if r.Shown != t.Target && !coarser(r.Shown, t.Target) {
+		want := t.Target
+		if res.Unkept {
+			want.Xattrs = r.Shown.Xattrs
+		}
+		if r.Shown != want && !coarser(r.Shown, want) {
 			// Somebody has changed it since our hand was off it. That is a local
 			// change, and the next look shall find it as one.
-			r.Shown, r.Mark.Looked = t.Target, 0
+			r.Shown, r.Mark.Looked = want, 0
 			c.dirty[p] = time.Time{}
 		}
 		c.put(r)

@@ -94,6 +94,7 @@ type Core struct {
 	linked    map[signature.Dot]map[signature.Path]bool // paths whose first version names that group
 	conflicts map[signature.Path]*conflict
 	local     map[signature.Path]bool // receive-only: changed here
+	lacking   map[signature.Path]bool // held, and the disk does not keep all of its attributes
 
 	headsDue bool
 	count    Counters
@@ -150,6 +151,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 		linked:    map[signature.Dot]map[signature.Path]bool{},
 		conflicts: map[signature.Path]*conflict{},
 		local:     map[signature.Path]bool{},
+		lacking:   map[signature.Path]bool{},
 	}
 	for _, e := range s.Ledger {
 		c.ledger[e.Path] = e
@@ -164,7 +166,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 			c.liveUp(r.Path)
 		}
 		c.regroup(signature.Record{}, r)
-		if r.Held.Form == signature.Local || len(r.Listed) != 1 || r.Held.Version.Dot != r.Listed[0].Dot || r.Held.Form != signature.Plain {
+		if r.Held.Form == signature.Local || lacks(r) || len(r.Listed) != 1 || r.Held.Version.Dot != r.Listed[0].Dot || r.Held.Form != signature.Plain {
 			paths = append(paths, r.Path)
 		}
 		return true

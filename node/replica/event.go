@@ -192,6 +192,7 @@ type Result struct {
 	Outcome Outcome
 	Look    signature.Look
 	Kept    bool // what was displaced stands in the conflict store
+	Unkept  bool // the disk does not keep some of the attributes
 	Err     error
 }
 

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -61,11 +62,13 @@ func (c *Core) Stuck(max int) []Stuck {
 
 // Local lists what was changed here on a receive-only node, at most max paths.
 func (c *Core) Local(max int) []signature.Path {
-	all := make([]signature.Path, 0, len(c.local))
-	for p := range c.local {
-		all = append(all, p)
-	}
-	slices.Sort(all)
+	all := slices.Sorted(maps.Keys(c.local))
+	return all[:min(len(all), max)]
+}
+
+// Lacking lists what this disk shows without some of its attributes, at most max.
+func (c *Core) Lacking(max int) []signature.Path {
+	all := slices.Sorted(maps.Keys(c.lacking))
 	return all[:min(len(all), max)]
 }
 

@@ -52,6 +52,11 @@ func (c *Core) review(p signature.Path) {
 		c.unpend(p)
 	}
 	delete(c.local, p)
+	if lacks(r) {
+		c.lacking[p] = true
+	} else {
+		delete(c.lacking, p)
+	}
 	if c.ignored(r) {
 		delete(c.conflicts, p)
 		return
@@ -104,6 +109,11 @@ func (c *Core) ignored(r signature.Record) bool {
 		folder = folder || v.Sig.Type == signature.Folder
 	}
 	return c.cfg.Ignored(r.Path, folder)
+}
+
+// lacks tells whether the disk shows a held version without some of its attributes.
+func lacks(r signature.Record) bool {
+	return r.Held.Form == signature.Plain && r.Shown.Exists() && !r.Held.Version.Dot.IsZero() && r.Shown.Xattrs != r.Held.Version.Sig.Xattrs
 }
 
 // landed is the part of knowledge of which everything shown first is held.

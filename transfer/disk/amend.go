@@ -36,7 +36,7 @@ func (r *run) amend(ctx context.Context, it *item) error {
 		return err
 	}
 	failpoint("amend", it.Path)
-	if err := setFacts(r.t.root, pin, it.Target.Facts); err != nil {
+	if it.out.Unkept, err = setFacts(r.t.root, pin, it.Target.Facts); err != nil {
 		return err
 	}
 	switch it.Expect.Type {

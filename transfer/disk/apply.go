@@ -210,7 +210,8 @@ func (r *run) prepare(ctx context.Context, it *item) error {
 		return err
 	}
 	it.holds = holdsOurs // also if it fails halfway
-	pin, err := r.t.build(ctx, r.dir, it.name, it.Target, it.Content)
+	pin, unkept, err := r.t.build(ctx, r.dir, it.name, it.Target, it.Content)
+	it.out.Unkept = unkept
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,9 @@ func (t *Tree) keepCopy(ctx context.Context, e *entry, pin *os.File, sig signatu
 		return err
 	}
 	defer made.Close()
-	return errors.Join(setFacts(t.root, made, sig.Facts), syncPin(made))
+	// What the disk cannot keep, the description beside it does.
+	_, err = setFacts(t.root, made, sig.Facts)
+	return errors.Join(err, syncPin(made))
 }
 
 // KeepLive moves what stands at a path, whatever it is, into the conflict store.
@@ -114,7 +116,7 @@ func (t *Tree) KeepCopy(ctx context.Context, p signature.Path, sig signature.Sig
 		return fail(err)
 	}
 	defer e.dir.Close()
-	made, err := t.build(ctx, e.dir, content, sig, c)
+	made, _, err := t.build(ctx, e.dir, content, sig, c)
 	if err == nil {
 		err = errors.Join(syncPin(made), made.Close(), e.sync(t))
 	}

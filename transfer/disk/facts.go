@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -13,31 +14,33 @@ import (
 // times of want, in this order: a change of owner drops setuid and capabilities,
 // an ACL changes the mode, and everything but the access time may move the times.
 // What is right already is not touched, so that nothing is dropped without need.
-func setFacts(root *signature.Root, pin *os.File, want signature.Facts) error {
+// What the file system cannot keep is told apart: all else is then as it should be.
+func setFacts(root *signature.Root, pin *os.File, want signature.Facts) (unkept, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(pin.Fd()), &st); err != nil {
-		return fmt.Errorf("stat: %w", err)
+		return nil, fmt.Errorf("stat: %w", err)
 	}
 	owned := st.Uid != want.UID || st.Gid != want.GID
 	if owned {
 		if err := unix.Fchownat(int(pin.Fd()), "", int(want.UID), int(want.GID), unix.AT_EMPTY_PATH); err != nil {
-			return fmt.Errorf("set owner %d:%d: %w", want.UID, want.GID, err)
+			return nil, fmt.Errorf("set owner %d:%d: %w", want.UID, want.GID, err)
 		}
 	}
 	before, err := root.Xattrs(pin)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := root.SetXattrs(pin, want.Xattrs); err != nil {
-		return err
+	unkept = root.SetXattrs(pin, want.Xattrs)
+	if unkept != nil && !errors.Is(unkept, signature.ErrUnkept) {
+		return nil, unkept
 	}
 	link := signature.TypeOf(st.Mode) == signature.Symlink
 	if !link && (owned || before != want.Xattrs || st.Mode&0o7777 != want.Mode) {
 		if err := unix.Chmod(signature.ProcPath(pin), want.Mode); err != nil {
-			return fmt.Errorf("set mode %o: %w", want.Mode, err)
+			return nil, fmt.Errorf("set mode %o: %w", want.Mode, err)
 		}
 	}
-	return setTime(pin, want.MTime)
+	return unkept, setTime(pin, want.MTime)
 }
 
 func setTime(pin *os.File, mtime int64) error {

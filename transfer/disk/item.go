@@ -78,6 +78,7 @@ type Applied struct {
 	Kept    string         // the entry made in the conflict store
 	Resting bool           // what was displaced rests in the grace pool: somebody may still write to it
 	Err     error          // why the outcome is not Done
+	Unkept  error          // attributes that the file system does not keep; Look has the others
 }
 
 // SyncMode says how an apply is made durable.

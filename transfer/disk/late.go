@@ -151,8 +151,8 @@ func (r *run) copyPin(ctx context.Context, it *item, pin *os.File) error {
 	return r.dress(it, made)
 }
 
-func (r *run) dress(it *item, pin *os.File) error {
-	if err := setFacts(r.t.root, pin, it.Target.Facts); err != nil {
+func (r *run) dress(it *item, pin *os.File) (err error) {
+	if it.out.Unkept, err = setFacts(r.t.root, pin, it.Target.Facts); err != nil {
 		return err
 	}
 	return r.markReady(it, pin)
@@ -166,7 +166,7 @@ func (r *run) giveBack(ctx context.Context, it *item) error {
 		return err
 	}
 	defer pin.Close()
-	if err := setFacts(r.t.root, pin, it.Content.Sig.Facts); err != nil {
+	if _, err := setFacts(r.t.root, pin, it.Content.Sig.Facts); err != nil {
 		return errors.Join(err, r.keepTheirs(ctx, it, "could not be given back"))
 	}
 	parent, base, done, err := r.parent(it.Content.MoveFrom)

@@ -14,17 +14,17 @@ import (
 
 // build makes, under a name in a private folder, what target says, complete with
 // its facts, and returns it as an O_PATH descriptor. Contents that are moved or
-// linked in the live tree are not its business.
-func (t *Tree) build(ctx context.Context, dir *os.File, name string, target signature.Signature, c Content) (*os.File, error) {
-	pin, err := t.makeBare(ctx, dir, name, target, c)
+// linked in the live tree are not its business, nor is what this disk cannot keep.
+func (t *Tree) build(ctx context.Context, dir *os.File, name string, target signature.Signature, c Content) (pin *os.File, unkept, err error) {
+	pin, err = t.makeBare(ctx, dir, name, target, c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := setFacts(t.root, pin, target.Facts); err != nil {
+	if unkept, err = setFacts(t.root, pin, target.Facts); err != nil {
 		pin.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return pin, nil
+	return pin, unkept, nil
 }
 
 func (t *Tree) makeBare(ctx context.Context, dir *os.File, name string, target signature.Signature, c Content) (*os.File, error) {
