@@ -119,7 +119,7 @@ func (b *batch) add(r signature.Record, t target) {
 		return // its removals come first, in a batch of their own
 	}
 	task := ApplyTask{Path: r.Path, Version: t.Version, Form: t.Form, Target: t.Sig, Expect: r.Shown, Mark: r.Mark}
-	if t.Sig.Linkable() && !b.link(&task, r, t) && t.Sig.Type == signature.File && !b.content(&task, r, t) {
+	if t.Sig.Linkable() && !b.link(&task, r, t) && !b.content(&task, r, t) {
 		return
 	}
 	task.Keep = keeps(r, t)
@@ -156,17 +156,17 @@ func (b *batch) link(task *ApplyTask, r signature.Record, t target) bool {
 	return false
 }
 
-// content finds where a file's content comes from, and says false while it must
-// still be fetched. An empty one is made.
+// content finds where a content comes from, and says false while it must still be
+// fetched. An empty file, and what is no file, is made.
 func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 	c := b.c
-	if r.Shown.Type == signature.File && r.Shown.SameContent(t.Sig) {
+	if r.Shown.SameContent(t.Sig) {
 		if c.strangers(r, t) {
 			task.Source, task.Name, task.From, task.FromSig = FromCopy, r.Path, r.Mark, r.Shown
 		}
 		return true
 	}
-	if t.Sig.Size == 0 {
+	if t.Sig.Type != signature.File || t.Sig.Size == 0 {
 		return true
 	}
 	if s, ok := c.staged[r.Path]; ok && s.hash == t.Sig.Hash {

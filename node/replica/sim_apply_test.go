@@ -95,8 +95,11 @@ func (r *fakeRun) prepare(i int, t ApplyTask) Outcome {
 		r.copies[i] = c
 	case FromCopy:
 		n := r.d.names[t.Name]
-		if n == nil || n.kind != signature.File || hashOf(n.content) != t.Target.Hash {
+		if t.Target.Type == signature.File && (n == nil || n.kind != signature.File || hashOf(n.content) != t.Target.Hash) {
 			return NoSource
+		}
+		if n == nil {
+			return Done
 		}
 		r.copies[i] = n.content
 	}
