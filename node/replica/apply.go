@@ -23,6 +23,7 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 		ready = append(ready, p)
 	}
 	slices.Sort(ready)
+	ready = slices.DeleteFunc(ready, func(p signature.Path) bool { return c.adopts(now, p, fx, wake) })
 	b := batch{c: c, made: map[signature.Path]signature.Type{}, moved: map[signature.Path]bool{}, groups: map[signature.Dot]int{}}
 	var removals []signature.Path
 	for _, p := range ready {
@@ -33,11 +34,6 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 		t, ok := c.targetOf(r)
 		switch {
 		case !ok:
-		case c.adopt(r, t):
-			fx.Save = true
-			if c.conflicts[p] != nil {
-				wake.by(now) // it waited for this
-			}
 		case t.Sig.Type == signature.Absent:
 			removals = append(removals, p)
 		default:
@@ -66,10 +62,13 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 	}
 }
 
-// adopt holds a version that the disk shows already, without touching the disk: a
-// verdict, or a tree that was here before it was joined.
-func (c *Core) adopt(r signature.Record, t target) bool {
-	if r.Held.Form == signature.Nothing || r.Held.Form == signature.Local || r.Shown != t.Sig {
+// adopts holds a version that the disk shows already, without touching the disk: a
+// verdict, or a tree that was here before it was joined. All of these come before
+// the first task: a name that is to be linked must find what it is linked with.
+func (c *Core) adopts(now time.Time, p signature.Path, fx *Effects, wake *wakeup) bool {
+	r := c.get(p)
+	t, ok := c.targetOf(r)
+	if !ok || r.Held.Form == signature.Nothing || r.Held.Form == signature.Local || r.Shown != t.Sig {
 		return false
 	}
 	if t.Sig.Linkable() && !c.linkedRight(r, t, r.Mark) {
@@ -77,7 +76,10 @@ func (c *Core) adopt(r signature.Record, t target) bool {
 	}
 	r.Held = signature.Held{Version: t.Version, Form: t.Form}
 	c.put(r)
-	c.headsDue = true
+	c.headsDue, fx.Save = true, true
+	if c.conflicts[p] != nil {
+		wake.by(now) // it waited for this
+	}
 	return true
 }
 
@@ -309,6 +311,9 @@ func (c *Core) applied(now time.Time, res Result) {
 			// change, and the next look shall find it as one.
 			r.Shown, r.Mark.Looked = want, 0
 			c.dirty[p] = time.Time{}
+		} else if r.Shown.Linkable() && !c.linkedRight(r, target{t.Version, t.Form, t.Target}, r.Mark) {
+			// What it is to be linked with has come to be held meanwhile.
+			r.Held.Version = signature.Version{Sig: t.Version.Sig}
 		}
 		c.put(r)
 		// Our hand has moved what other names show, too.

@@ -77,7 +77,7 @@ func (c *Core) settle(now time.Time, p signature.Path, r signature.Record, k *co
 	}
 	k.fetch = FetchItem{}
 	for _, v := range distinct(r.Listed) {
-		if v.Dot == t.Version.Dot || v.Sig.SameContent(r.Shown) || k.have[v.Sig.Hash] {
+		if v.Dot == t.Version.Dot && t.Form == signature.Plain || v.Sig.SameContent(r.Shown) || k.have[v.Sig.Hash] {
 			continue
 		}
 		switch v.Sig.Type {
@@ -137,8 +137,8 @@ func (c *Core) verdict(p signature.Path, r signature.Record, t target, fx *Effec
 			}
 		}
 	}
-	if v.Sig.Linkable() && v.Sig.Group.IsZero() && r.Mark.Links > 1 {
-		v.Sig.Group = groupName(chosen)
+	if v.Sig.Linkable() {
+		v.Sig.Group = groupName(chosen) // whoever links with what was chosen means this
 	}
 	c.seq++
 	v.Dot = signature.Dot{Actor: c.cfg.Self, Seq: c.seq}
