@@ -152,6 +152,9 @@ func (b *batch) link(task *ApplyTask, r signature.Record, t target) bool {
 		return true
 	}
 	if i, ok := b.groups[groupName(t.Version)]; ok && b.tasks[i].Target == t.Sig {
+		if q := b.tasks[i]; q.Source == NoContent && q.Expect == r.Shown && q.Mark.Ino == r.Mark.Ino && q.Mark.Dev == r.Mark.Dev {
+			return true // of one inode, and changed with it
+		}
 		task.Source, task.Name, task.FromSig = FromLink, b.tasks[i].Path, t.Sig
 		return true
 	}
@@ -296,6 +299,8 @@ func (c *Core) applied(now time.Time, res Result) {
 		// A user was first: what was to be kept had gone by the user's hand, and
 		// that is a change which replaces the version.
 		res.Outcome = Moved
+	} else if res.Outcome == Moved && t.Keep == nil && t.Target.Exists() && res.Look.Sig == t.Target {
+		res.Outcome = Done // by way of another name, or by a user's hand
 	}
 	if res.Outcome == Done && res.Look.Err == nil {
 		delete(c.retry, p)
@@ -353,7 +358,7 @@ func coarser(shown, want signature.Signature) bool {
 		return false
 	}
 	for _, tick := range []time.Duration{100, time.Microsecond, time.Millisecond, 10 * time.Millisecond, time.Second, 2 * time.Second} {
-		if shown.MTime%int64(tick) == 0 && max(want.MTime-shown.MTime, shown.MTime-want.MTime) < int64(tick) {
+		if shown.MTime%int64(tick) == 0 && want.MTime-shown.MTime >= 0 && want.MTime-shown.MTime < int64(tick) {
 			return true
 		}
 	}

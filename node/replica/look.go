@@ -294,10 +294,10 @@ func (c *Core) recognised(r *signature.Record, l signature.Look, fx *Effects) bo
 			return false // a user has replaced it, by what others did to it as well
 		}
 	}
-	if l.Sig.Linkable() && !c.linkedRight(*r, t, l.Mark) {
-		return false
-	}
 	r.Held = signature.Held{Version: t.Version, Form: t.Form}
+	if l.Sig.Linkable() && !c.linkedRight(*r, t, l.Mark) {
+		r.Held.Version = signature.Version{Sig: t.Version.Sig} // but for its links
+	}
 	r.Shown, r.Mark = l.Sig, l.Mark
 	c.put(*r)
 	c.headsDue, fx.Save = true, true

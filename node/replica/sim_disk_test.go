@@ -34,10 +34,11 @@ func hashOf(content string) signature.Hash {
 	return signature.Hash{Algorithm: signature.SHA256, Sum: sha256.Sum256([]byte(content))}
 }
 
-// grain is how coarse the kernel's clock is.
+// grain is how coarse the kernel's clock is. It stands on no whole microsecond, as
+// the times of a disk do that keeps no nanoseconds.
 const grain = 4e6
 
-func (d *fakeDisk) stamp() int64 { return d.now() / grain * grain }
+func (d *fakeDisk) stamp() int64 { return d.now()/grain*grain - 1_234_567 }
 
 func (d *fakeDisk) make(kind signature.Type, mode uint32, content string) *inode {
 	d.last++
