@@ -18,8 +18,12 @@ import (
 func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 	switch {
 	case in.up:
+		serving := new(int)
+		if old := t.sessions[in.from]; old != nil {
+			serving = old.serving
+		}
 		t.endSession(in.from)
-		t.sessions[in.from] = &peerSession{serving: new(int)}
+		t.sessions[in.from] = &peerSession{serving: serving}
 		h := t.head()
 		h.Begin = true
 		t.send(in.from, message.TypeHead, h.Encode())
@@ -37,7 +41,7 @@ func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 	}
 	ev, err := t.decode(ctx, in, s)
 	if err != nil {
-		s.rogue, s.taking = true, nil
+		s.rogue, s.taking, s.held = true, nil, nil
 		t.node.rogue(in.from, fmt.Errorf("tree %s: %w", t.name, err))
 		return nil
 	}
@@ -80,9 +84,10 @@ func (t *tree) decode(ctx context.Context, in inbound, s *peerSession) (replica.
 				t.sessions[in.from] = s
 				t.send(in.from, message.TypeHead, t.head().Encode())
 			}
-			s.open = true
+			s.open, s.known = true, h.Known
 			return replica.PeerUp{ID: in.from, Known: h.Known, Landed: h.Landed, ReceiveOnly: h.ReceiveOnly}, nil
 		}
+		s.known = h.Known
 		return replica.HeadIn{ID: in.from, Known: h.Known, Landed: h.Landed}, nil
 	case message.TypeCut:
 		return t.takePage(in, s)
@@ -129,8 +134,8 @@ func (t *tree) takePage(in inbound, s *peerSession) (replica.Event, error) {
 		return nil, err
 	}
 	if p.Page == 0 {
-		if s.taking != nil {
-			return nil, fmt.Errorf("%w: cut %d begins before cut %d has ended", ErrProtocol, p.Cut, s.taking.id)
+		if s.taking != nil || s.held != nil {
+			return nil, fmt.Errorf("%w: cut %d begins before the last one has ended", ErrProtocol, p.Cut)
 		}
 		s.taking = &cutIn{id: p.Cut, dots: signature.Knowledge{}}
 	}
@@ -155,14 +160,20 @@ func (t *tree) takePage(in inbound, s *peerSession) (replica.Event, error) {
 	if !p.Last {
 		return nil, t.makeRoom(in.from, s)
 	}
-	s.taking, s.acks = nil, p.Cut
+	s.taking = nil
 	if !p.Knowledge.CoversAll(c.dots) {
 		return nil, fmt.Errorf("%w: cut %d lists what its knowledge does not cover", ErrProtocol, p.Cut)
 	}
 	if err := t.neverMade(p.Knowledge); err != nil {
 		return nil, err
 	}
-	return replica.CutIn{From: in.from, Cut: replica.Cut{Listings: c.listings, Knowledge: p.Knowledge}}, nil
+	h := &heldCut{cutIn: c, known: p.Knowledge, since: time.Now()}
+	if _, rests := t.hearsay(in.from, p.Knowledge); rests {
+		s.held = h
+		return nil, nil
+	}
+	s.acks = p.Cut
+	return h.event(in.from), nil
 }
 
 // makeRoom gives up the greatest of the cuts that are not complete where all of them

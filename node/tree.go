@@ -78,7 +78,9 @@ type peerSession struct {
 	nextCut uint64
 	sending uint64 // the cut under way, 0 if none
 	cancel  context.CancelFunc
+	known   signature.Knowledge // as the peer's last head says
 	taking  *cutIn
+	held    *heldCut
 	acks    uint64 // the cut of the peer to be acked
 	serving *int   // wants that are served; outlives a beginning of the tree anew
 	begins  int
@@ -233,6 +235,11 @@ func (t *tree) loop(ctx context.Context) error {
 		wake, err := t.step(ctx, ev)
 		if err != nil {
 			return err
+		}
+		for _, ev := range t.confirmed(time.Now()) {
+			if wake, err = t.step(ctx, ev); err != nil {
+				return err
+			}
 		}
 		d := time.Second
 		if !wake.IsZero() {

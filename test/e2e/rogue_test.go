@@ -493,3 +493,36 @@ func TestRogueFrames_I7(t *testing.T) {
 	unharmed(t, c, "last")
 	c.WaitQuiet(wait)
 }
+
+// TestRogueHearsay_I7 has a member claim to know what another node will do in a
+// thousand years. Taken in, every change of that node would count as superseded.
+func TestRogueHearsay_I7(t *testing.T) {
+	t.Parallel()
+	c, a, b := rogueCluster(t)
+	unharmed(t, c, "before")
+	bID, err := signature.ParseNodeID(b.Status().Node.ID)
+	must(t, err)
+	r := newRogue(t, c, a, "rogue-hearsay")
+	r.connect()
+	k := signature.Knowledge{}
+	for actor, seq := range r.known {
+		if actor.Node == bID {
+			k[actor] = seq + 1<<40
+		}
+	}
+	if len(k) == 0 {
+		t.Fatal("a knows nothing of b")
+	}
+	r.list(k)
+	unharmed(t, c, "while-held")
+	c.Until("reported", 60*time.Second, func() string {
+		for _, x := range a.Status().Refused {
+			if x.Name == r.name && strings.Contains(x.Reason, "has not told of") {
+				return ""
+			}
+		}
+		return "not listed"
+	})
+	_ = r.conn.NetConn().Close()
+	unharmed(t, c, "after")
+}
