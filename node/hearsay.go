@@ -27,11 +27,12 @@ func (h *heldCut) event(from signature.NodeID) replica.Event {
 	return replica.CutIn{From: from, Cut: replica.Cut{Listings: h.listings, Knowledge: h.known}}
 }
 
-// hearsay names a connected node of which k knows more than it has said itself. What
-// it says of itself, from tells first hand.
+// hearsay names a connected node of which k knows more than it has said itself, and
+// more than we know. What it says of itself, from tells first hand.
 func (t *tree) hearsay(from signature.NodeID, k signature.Knowledge) (signature.NodeID, bool) {
+	ours := t.core.Knowledge()
 	for a, seq := range k {
-		if a.Node == from || a.Node == t.node.id {
+		if a.Node == from || a.Node == t.node.id || seq <= ours[a] {
 			continue
 		}
 		if s := t.sessions[a.Node]; s != nil && s.open && !s.rogue && seq > s.known[a] {
