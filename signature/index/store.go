@@ -46,13 +46,14 @@ func decodeTally(b []byte) (t tally, ok bool) {
 	return tally{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}, true
 }
 
-// recent is a record read not long ago. When maxRecent are kept, all are forgotten.
+// A recent is a record read not long ago. When maxRecent are kept, all are forgotten:
+// a batch of so many paths, gone through again and again, is read from the disk once.
 type recent struct {
 	record signature.Record
 	weight uint64
 }
 
-const maxRecent = 2048
+const maxRecent = 16384
 
 // Get returns the record of p.
 func (s *Store) Get(p signature.Path) (signature.Record, bool) {
