@@ -15,10 +15,17 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 		return
 	}
 	ready := make([]signature.Path, 0, len(c.pending))
-	for p := range c.pending {
-		if at := c.retry[p].at; at.After(now) {
-			wake.by(at)
+	for p, d := range c.pending {
+		if s, waits := c.retry[p]; waits && s.at.After(now) {
+			wake.by(s.at)
 			continue
+		}
+		if d.content && !d.same {
+			// The content must be somewhere, or that of a name to be linked with.
+			s, staged := c.staged[p]
+			if !(staged && s.hash == d.hash) && len(c.linked[d.group]) == 0 && !c.here(p, d) {
+				continue
+			}
 		}
 		ready = append(ready, p)
 	}
@@ -66,6 +73,9 @@ func (c *Core) planApply(now time.Time, fx *Effects, wake *wakeup) {
 // verdict, or a tree that was here before it was joined. All of these come before
 // the first task: a name that is to be linked must find what it is linked with.
 func (c *Core) adopts(now time.Time, p signature.Path, fx *Effects, wake *wakeup) bool {
+	if d := c.pending[p]; d == nil || !d.same {
+		return false
+	}
 	r := c.get(p)
 	t, ok := c.targetOf(r)
 	if !ok || r.Held.Form == signature.Nothing || r.Held.Form == signature.Local || r.Shown != t.Sig {
@@ -89,8 +99,7 @@ type batch struct {
 	tasks  []ApplyTask
 	made   map[signature.Path]signature.Type
 	moved  map[signature.Path]bool // sources of FromMove
-	hold   map[signature.Hash]bool
-	groups map[signature.Dot]int // the task that makes the inode of a group
+	groups map[signature.Dot]int   // the task that makes the inode of a group
 }
 
 // folder tells whether p will be a folder when the batch comes to it.
@@ -191,7 +200,7 @@ func (b *batch) content(task *ApplyTask, r signature.Record, t target) bool {
 			return true
 		}
 		task.Source, task.Name, task.From, task.FromSig, found = FromCopy, q, qr.Mark, qr.Shown, true
-		if qt, ok := c.targetOf(qr); ok && qt.Sig.Type == signature.Absent && qr.Mark.Links <= 1 && c.pending[q] && keeps(qr, qt) == nil {
+		if qt, ok := c.targetOf(qr); ok && qt.Sig.Type == signature.Absent && qr.Mark.Links <= 1 && c.pending[q] != nil && keeps(qr, qt) == nil {
 			if at := c.retry[q].at; at.IsZero() {
 				task.Source = FromMove
 				b.moved[q] = true
@@ -223,7 +232,7 @@ func (b *batch) remove(r signature.Record, t target) {
 	}
 	// The content may be wanted under another name: that one first, or the
 	// content would have to come over the network again.
-	if h := r.Shown.Hash; r.Shown.Type == signature.File && c.wanted[h] > 0 && !b.moved[r.Path] && b.waits(h) {
+	if h := r.Shown.Hash; r.Shown.Type == signature.File && len(c.wanted[h]) > 0 && !b.moved[r.Path] && b.waits(h) {
 		return
 	}
 	b.tasks = append(b.tasks, ApplyTask{Path: r.Path, Version: t.Version, Form: t.Form, Target: t.Sig,
@@ -234,17 +243,14 @@ func (b *batch) remove(r signature.Record, t target) {
 // waits tells whether a path that wants the content can still land by itself, and
 // is not served by this very batch.
 func (b *batch) waits(h signature.Hash) bool {
-	if b.hold == nil {
-		b.hold = map[signature.Hash]bool{}
-		for p, h := range b.c.wantHash {
-			if b.made[p] == signature.Unknown && b.c.retry[p].at.IsZero() && !b.c.noLocal[p] {
-				if parent, ok := p.Parent(); !ok || b.folder(parent) {
-					b.hold[h] = true
-				}
+	for p := range b.c.wanted[h] {
+		if b.made[p] == signature.Unknown && b.c.retry[p].at.IsZero() && !b.c.noLocal[p] {
+			if parent, ok := p.Parent(); !ok || b.folder(parent) {
+				return true
 			}
 		}
 	}
-	return b.hold[h]
+	return false
 }
 
 // keeps says whose content goes into the conflict store when the target takes its

@@ -42,7 +42,7 @@ func (c *Core) settleConflicts(now time.Time, fx *Effects, wake *wakeup) {
 			wake.by(due)
 			continue
 		}
-		if c.pending[p] || c.applying[p] || k.storing || !c.elected(r) {
+		if c.pending[p] != nil || c.applying[p] || k.storing || !c.elected(r) {
 			continue
 		}
 		c.settle(now, p, r, k, fx, wake)

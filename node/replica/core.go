@@ -28,7 +28,7 @@ const (
 	fetchOpen  = 2         // small fetches under way per peer
 	largeFile  = 4 << 20   // bytes from which a file travels alone
 	relayWait  = 300 * time.Millisecond
-	goneWait   = time.Second           // what vanished rests at most so long
+	goneWait   = 30 * time.Second      // what vanished rests at most so long
 	goneRest   = 10 * time.Millisecond // and at least so long
 	hotMax     = 2 * time.Second
 )
@@ -77,7 +77,7 @@ type Core struct {
 	gen     uint64
 	touched map[signature.Path]uint64 // gen of the last apply, while looks are out
 
-	pending   map[signature.Path]bool // what is shown first is not held
+	pending   map[signature.Path]*pend // what is shown first is not held
 	retry     map[signature.Path]retryState
 	applying  map[signature.Path]bool
 	staged    map[signature.Path]stagedContent
@@ -86,10 +86,9 @@ type Core struct {
 	fetchHash map[signature.Hash]signature.Path
 	fetches   map[uint64]*fetch
 	nextBatch uint64
-	notHere   map[signature.Path]map[signature.NodeID]time.Time
-	noLocal   map[signature.Path]bool // a copy on this disk was promised and not there
-	wanted    map[signature.Hash]int  // pending files per content
-	wantHash  map[signature.Path]signature.Hash
+	notHere   map[signature.Path]map[signature.NodeID]refusedContent
+	noLocal   map[signature.Path]bool                    // a copy on this disk was promised and not there
+	wanted    map[signature.Hash]map[signature.Path]bool // pending paths that show another content
 
 	linked    map[signature.Dot]map[signature.Path]bool // paths whose first version names that group
 	conflicts map[signature.Path]*conflict
@@ -98,6 +97,13 @@ type Core struct {
 
 	headsDue bool
 	count    Counters
+}
+
+// A refusedContent is one that a peer has said it does not have: another content of
+// the same path may be asked of it at once.
+type refusedContent struct {
+	hash  signature.Hash
+	until time.Time
 }
 
 type heat struct {
@@ -136,7 +142,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 		gone:      map[signature.Path]time.Time{},
 		hot:       map[signature.Path]heat{},
 		touched:   map[signature.Path]uint64{},
-		pending:   map[signature.Path]bool{},
+		pending:   map[signature.Path]*pend{},
 		retry:     map[signature.Path]retryState{},
 		applying:  map[signature.Path]bool{},
 		staged:    map[signature.Path]stagedContent{},
@@ -144,10 +150,9 @@ func New(cfg Config, ix Index, s Start) *Core {
 		fetching:  map[signature.Path]signature.Hash{},
 		fetchHash: map[signature.Hash]signature.Path{},
 		fetches:   map[uint64]*fetch{},
-		notHere:   map[signature.Path]map[signature.NodeID]time.Time{},
+		notHere:   map[signature.Path]map[signature.NodeID]refusedContent{},
 		noLocal:   map[signature.Path]bool{},
-		wanted:    map[signature.Hash]int{},
-		wantHash:  map[signature.Path]signature.Hash{},
+		wanted:    map[signature.Hash]map[signature.Path]bool{},
 		linked:    map[signature.Dot]map[signature.Path]bool{},
 		conflicts: map[signature.Path]*conflict{},
 		local:     map[signature.Path]bool{},
@@ -265,6 +270,10 @@ func (c *Core) put(r signature.Record) {
 	was, is := listedAlive(old), listedAlive(r)
 	c.ix.Put(r)
 	c.regroup(old, r)
+	if old.Shown.Hash != r.Shown.Hash || old.Held.Form != r.Held.Form {
+		c.sourceMoved(old.Shown.Hash)
+		c.sourceMoved(r.Shown.Hash)
+	}
 	switch {
 	case c.live[r.Path] > 0: // what is beneath makes it count in any case
 	case !was && is:

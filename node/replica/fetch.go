@@ -28,14 +28,17 @@ func (c *Core) planFetch(now time.Time, fx *Effects, wake *wakeup) {
 		n[f.lane]++
 		open[f.from] = n
 	}
+	if !c.room(open) {
+		return // whatever ends next brings us here again
+	}
 	want := make([]FetchItem, 0, 64)
-	for p := range c.pending {
-		if it, ok := c.wants(now, p, wake); ok {
+	for p, d := range c.pending {
+		if it, ok := c.wants(now, p, d, wake); ok {
 			want = append(want, it)
 		}
 	}
 	for p, k := range c.conflicts {
-		if k.fetch.Path != "" && !c.applying[p] && !c.pending[p] {
+		if k.fetch.Path != "" && !c.applying[p] && c.pending[p] == nil {
 			if _, busy := c.fetching[p]; !busy && !k.retry.After(now) {
 				want = append(want, k.fetch)
 			}
@@ -81,6 +84,16 @@ func (c *Core) planFetch(now time.Time, fx *Effects, wake *wakeup) {
 	}
 }
 
+// room tells whether any peer may be asked for more.
+func (c *Core) room(open map[signature.NodeID][2]int) bool {
+	for id := range c.peers {
+		if n := open[id]; n[Small] < fetchOpen || n[Large] < 1 {
+			return true
+		}
+	}
+	return false
+}
+
 func sortedPeers[T any](m map[signature.NodeID]T) []signature.NodeID {
 	ids := make([]signature.NodeID, 0, len(m))
 	for id := range m {
@@ -117,38 +130,21 @@ func (c *Core) ask(fx *Effects, t FetchTask) {
 }
 
 // wants says which content a pending path must fetch now, if any.
-func (c *Core) wants(now time.Time, p signature.Path, wake *wakeup) (FetchItem, bool) {
-	r := c.get(p)
-	t, ok := c.targetOf(r)
-	if !ok || t.Sig.Type != signature.File || t.Sig.Size == 0 || c.applying[p] {
+func (c *Core) wants(now time.Time, p signature.Path, d *pend, wake *wakeup) (FetchItem, bool) {
+	if !d.content || c.applying[p] {
 		return FetchItem{}, false
 	}
 	if _, busy := c.fetching[p]; busy {
 		return FetchItem{}, false
 	}
-	if s := c.retry[p]; s.at.After(now) && s.kind != NoSource {
+	if s, waits := c.retry[p]; waits && s.at.After(now) && s.kind != NoSource {
 		wake.by(s.at)
 		return FetchItem{}, false
 	}
-	if r.Shown.Type == signature.File && r.Shown.SameContent(t.Sig) {
+	if s, ok := c.staged[p]; ok && s.hash == d.hash || c.here(p, d) {
 		return FetchItem{}, false
 	}
-	if s, ok := c.staged[p]; ok && s.hash == t.Sig.Hash {
-		return FetchItem{}, false
-	}
-	if !c.noLocal[p] {
-		here := false
-		c.ix.ByHash(t.Sig.Hash, func(q signature.Path) bool {
-			qr := c.get(q)
-			here = q != p && qr.Shown.Type == signature.File && qr.Held.Form == signature.Plain
-			return !here
-		})
-		if here {
-			return FetchItem{}, false
-		}
-	}
-	return FetchItem{Path: p, Dot: t.Version.Dot, Hash: t.Sig.Hash, Size: t.Sig.Size,
-		Basis: r.Shown.Type == signature.File && r.Shown.Size > 0}, true
+	return FetchItem{Path: p, Dot: d.dot, Hash: d.hash, Size: d.size, Basis: d.basis}, true
 }
 
 // whom chooses the peer to ask: the author, else one that has landed the version,
@@ -157,8 +153,8 @@ func (c *Core) whom(now time.Time, it FetchItem, wake *wakeup) (signature.NodeID
 	best, rank := signature.NodeID{}, 0
 	for _, id := range sortedPeers(c.peers) {
 		p := c.peers[id]
-		if at, no := c.notHere[it.Path][id]; no && at.After(now) {
-			wake.by(at)
+		if no := c.notHere[it.Path][id]; no.hash == it.Hash && no.until.After(now) {
+			wake.by(no.until)
 			continue
 		}
 		n := 0
@@ -213,13 +209,13 @@ func (c *Core) fetched(now time.Time, ev Fetched) {
 		default:
 			m := c.notHere[it.Path]
 			if m == nil {
-				m = map[signature.NodeID]time.Time{}
+				m = map[signature.NodeID]refusedContent{}
 				c.notHere[it.Path] = m
 			}
-			m[f.from] = now.Add(notHereWait)
+			m[f.from] = refusedContent{it.Hash, now.Add(notHereWait)}
 			if it.Outcome == Failed {
-				m[f.from] = now.Add(notHereWait / 4)
-				if it.Err != nil && c.pending[it.Path] {
+				m[f.from] = refusedContent{it.Hash, now.Add(notHereWait / 4)}
+				if it.Err != nil && c.pending[it.Path] != nil {
 					c.setRetry(now, it.Path, Blocked, "cannot be received", it.Err, 0)
 				}
 			}
@@ -245,8 +241,7 @@ func (c *Core) releasable() []uint64 {
 		if k := c.conflicts[p]; k != nil && k.fetch.Hash == s.hash {
 			continue
 		}
-		r := c.get(p)
-		if t, ok := c.targetOf(r); !ok || !c.pending[p] || t.Sig.Hash != s.hash {
+		if d := c.pending[p]; d == nil || d.hash != s.hash {
 			c.dropStaged(p)
 		}
 	}

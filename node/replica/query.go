@@ -84,11 +84,8 @@ func (c *Core) State() State {
 		Dirty: len(c.dirty), Looking: len(c.looking), Gone: len(c.gone), Pending: len(c.pending), Applying: len(c.applying),
 		Fetching: len(c.fetching), Conflicts: len(c.conflicts), Scans: c.scanned + len(c.scans), Local: len(c.local), Stuck: len(c.retry),
 	}
-	for p := range c.wantHash {
-		r := c.get(p)
-		if t, ok := c.targetOf(r); ok {
-			s.PendingBytes += t.Sig.Size
-		}
+	for _, d := range c.pending {
+		s.PendingBytes += d.size
 	}
 	return s
 }

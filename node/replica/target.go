@@ -48,9 +48,7 @@ func holds(r signature.Record, t target) bool {
 // on a receive-only node.
 func (c *Core) review(p signature.Path) {
 	r := c.get(p)
-	if c.pending[p] {
-		c.unpend(p)
-	}
+	c.unpend(p)
 	delete(c.local, p)
 	if lacks(r) {
 		c.lacking[p] = true
@@ -86,21 +84,79 @@ func (c *Core) review(p signature.Path) {
 		delete(c.notHere, p)
 		return
 	}
-	c.pending[p] = true
-	if t.Sig.Type == signature.File {
-		c.wanted[t.Sig.Hash]++
-		c.wantHash[p] = t.Sig.Hash
+	c.pend(p, r, t)
+}
+
+// A pend is what is asked of a pending path at every step, so that the index need
+// not be: it is as of the last review.
+type pend struct {
+	dot, group signature.Dot
+	typ        signature.Type
+	hash       signature.Hash
+	size       int64
+	content    bool // a content is needed that the path does not show
+	basis      bool // it shows a file, of which a delta can be made
+	same       bool // the disk shows the target already
+	source     whether
+}
+
+// whether a content stands somewhere on this disk.
+type whether uint8
+
+const (
+	unknown whether = iota // to be asked of the index
+	no
+	yes
+)
+
+func (c *Core) pend(p signature.Path, r signature.Record, t target) {
+	file := r.Shown.Type == signature.File
+	d := &pend{dot: t.Version.Dot, group: groupName(t.Version), typ: t.Sig.Type, hash: t.Sig.Hash, size: t.Sig.Size,
+		content: t.Sig.Type == signature.File && t.Sig.Size > 0 && !(file && r.Shown.SameContent(t.Sig)),
+		basis:   file && r.Shown.Size > 0,
+		same:    r.Held.Form != signature.Nothing && r.Held.Form != signature.Local && r.Shown == t.Sig}
+	c.pending[p] = d
+	if d.content {
+		if c.wanted[d.hash] == nil {
+			c.wanted[d.hash] = map[signature.Path]bool{}
+		}
+		c.wanted[d.hash][p] = true
 	}
 }
 
 func (c *Core) unpend(p signature.Path) {
+	d := c.pending[p]
+	if d == nil {
+		return
+	}
 	delete(c.pending, p)
-	if h, ok := c.wantHash[p]; ok {
-		delete(c.wantHash, p)
-		if c.wanted[h]--; c.wanted[h] == 0 {
-			delete(c.wanted, h)
+	if d.content {
+		if delete(c.wanted[d.hash], p); len(c.wanted[d.hash]) == 0 {
+			delete(c.wanted, d.hash)
 		}
 	}
+}
+
+// sourceMoved notes that a content has come to a path or gone from one.
+func (c *Core) sourceMoved(h signature.Hash) {
+	for p := range c.wanted[h] {
+		c.pending[p].source = unknown
+	}
+}
+
+// here tells whether a pending path's content stands elsewhere on this disk.
+func (c *Core) here(p signature.Path, d *pend) bool {
+	if d.source == unknown {
+		d.source = no
+		c.ix.ByHash(d.hash, func(q signature.Path) bool {
+			r := c.get(q)
+			if q != p && r.Shown.Type == signature.File && r.Held.Form == signature.Plain {
+				d.source = yes
+			}
+			return d.source == no
+		})
+	}
+	return d.source == yes && !c.noLocal[p]
 }
 
 func (c *Core) ignored(r signature.Record) bool {
@@ -119,12 +175,9 @@ func lacks(r signature.Record) bool {
 // landed is the part of knowledge of which everything shown first is held.
 func (c *Core) landed() signature.Knowledge {
 	k := c.knowledge.Clone()
-	for p := range c.pending {
-		r := c.get(p)
-		if t, ok := c.targetOf(r); ok && !t.Version.Dot.IsZero() {
-			if d := t.Version.Dot; k[d.Actor] >= d.Seq {
-				k[d.Actor] = d.Seq - 1
-			}
+	for _, d := range c.pending {
+		if !d.dot.IsZero() && k[d.dot.Actor] >= d.dot.Seq {
+			k[d.dot.Actor] = d.dot.Seq - 1
 		}
 	}
 	return k
