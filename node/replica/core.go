@@ -28,8 +28,9 @@ const (
 	fetchOpen  = 2         // small fetches under way per peer
 	largeFile  = 4 << 20   // bytes from which a file travels alone
 	relayWait  = 300 * time.Millisecond
-	goneWait   = 30 * time.Second      // what vanished rests at most so long
+	goneWait   = 30 * time.Second      // what vanished rests at most so long,
 	goneRest   = 10 * time.Millisecond // and at least so long
+	goneCrowd  = 128                   // paths to be looked at, above which a folder is being gone through
 	hotMax     = 2 * time.Second
 )
 

@@ -111,10 +111,7 @@ func (c *Core) planLooks(now time.Time, fx *Effects, wake *wakeup) {
 func (c *Core) planGone(now time.Time, fx *Effects, wake *wakeup) {
 	var batch []signature.Path
 	for p, since := range c.gone {
-		due := since.Add(goneWait)
-		if c.calm() {
-			due = since.Add(goneRest)
-		}
+		due := since.Add(c.goneFor())
 		switch {
 		case c.looking[p] || c.applying[p]:
 		case !due.After(now):
@@ -140,9 +137,18 @@ func (c *Core) planGone(now time.Time, fx *Effects, wake *wakeup) {
 	c.askLooks(slices.Collect(maps.Keys(with)), true, fx)
 }
 
-// calm tells whether no look or scan is under way or due that could show a
-// vanished file under its new name.
-func (c *Core) calm() bool { return len(c.looking) == 0 && c.scanned == 0 && len(c.scans) == 0 }
+// goneFor says how long what vanished rests: for a moment, if no look or scan is
+// under way that could show it under its new name; a little longer under a steady
+// load, which always has some; and until it is over while a folder is gone through.
+func (c *Core) goneFor() time.Duration {
+	switch {
+	case c.scanned > 0 || len(c.scans) > 0 || c.Backlog() > goneCrowd:
+		return goneWait
+	case len(c.looking) > 0:
+		return 10 * goneRest
+	}
+	return goneRest
+}
 
 func (c *Core) askLooks(batch []signature.Path, final bool, fx *Effects) {
 	// Deepest first puts every folder behind what is in it.
