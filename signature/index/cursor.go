@@ -2,6 +2,7 @@ package index
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/google/btree"
 	"go.etcd.io/bbolt"
@@ -12,6 +13,7 @@ import (
 type cursor struct {
 	l      *layers
 	b      bucket
+	within string // a prefix: nothing behind its last key is of interest
 	key    string
 	sealed []byte
 
@@ -22,6 +24,8 @@ type cursor struct {
 }
 
 func (l *layers) cursor(b bucket) *cursor { return &cursor{l: l, b: b} }
+
+func (l *layers) cursorWithin(b bucket, prefix string) *cursor { return &cursor{l: l, b: b, within: prefix} }
 
 // seek goes to the first key from key on, and tells whether there is one.
 func (c *cursor) seek(key string) bool {
@@ -100,6 +104,9 @@ func (c *cursor) merge(from string) bool {
 		if high.sealed != nil {
 			c.key, c.sealed = high.key, high.sealed
 			return true
+		}
+		if !strings.HasPrefix(high.key, c.within) {
+			return false // a step that removes much would go through all of it each time
 		}
 		from = high.key + "\x00"
 	}

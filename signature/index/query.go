@@ -10,7 +10,7 @@ import (
 // ("a-b" comes before "a/b"); beneath "" are all.
 func (s *Store) Ascend(dir signature.Path, yield func(signature.Record) bool) {
 	prefix := beneath(dir)
-	c := s.cursor(records)
+	c := s.cursorWithin(records, prefix)
 	for ok := c.seek(prefix); ok && strings.HasPrefix(c.key, prefix); ok = c.next() {
 		r, ok := s.decode(signature.Path(c.key), c.sealed)
 		if !ok || !yield(r) {
@@ -23,7 +23,7 @@ func (s *Store) Ascend(dir signature.Path, yield func(signature.Record) bool) {
 // lies deeper is jumped over, not read.
 func (s *Store) Children(dir signature.Path, yield func(signature.Record) bool) {
 	prefix := beneath(dir)
-	c := s.cursor(records)
+	c := s.cursorWithin(records, prefix)
 	for ok := c.seek(prefix); ok && strings.HasPrefix(c.key, prefix); {
 		if i := strings.IndexByte(c.key[len(prefix):], '/'); i >= 0 {
 			ok = c.seek(c.key[:len(prefix)+i] + string(rune('/'+1)))
@@ -73,7 +73,7 @@ func (s *Store) ByHash(h signature.Hash, yield func(signature.Path) bool) {
 		return
 	}
 	prefix := hashPrefix(h)
-	c := s.cursor(hashes)
+	c := s.cursorWithin(hashes, prefix)
 	for ok := c.seek(prefix); ok && strings.HasPrefix(c.key, prefix); ok = c.next() {
 		p := signature.Path(c.key[sumLen:])
 		r, led := s.lead(hashes, c.key, p)
@@ -97,7 +97,7 @@ func (s *Store) ByDot(d signature.Dot, yield func(signature.Path) bool) {
 // ByInode yields the paths last seen as names of that inode, in order.
 func (s *Store) ByInode(dev, ino uint64, yield func(signature.Path) bool) {
 	prefix := inodePrefix(dev, ino)
-	c := s.cursor(inodes)
+	c := s.cursorWithin(inodes, prefix)
 	for ok := c.seek(prefix); ok && strings.HasPrefix(c.key, prefix); ok = c.next() {
 		if !yield(signature.Path(c.key[inodeLen:])) {
 			return
