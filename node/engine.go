@@ -74,7 +74,7 @@ func (n *Node) treeStatus(ctx context.Context, sl *slot) control.Tree {
 	t, err, cfg := sl.tree, sl.err, sl.cfg
 	n.mu.Unlock()
 	s := control.Tree{Name: cfg.Name, Path: cfg.Path, State: control.Starting}
-	if t == nil || t.core == nil {
+	if t == nil || !t.opened.Load() {
 		if err != nil {
 			s.State, s.Reason = control.Stopped, err.Error()
 		}
@@ -171,7 +171,7 @@ func (t *tree) lag(now time.Time, l replica.Lag) control.Lag {
 // Health returns nil as long as every tree's goroutine answers.
 func (n *Node) Health(ctx context.Context) error {
 	for _, t := range n.running() {
-		if t.core == nil {
+		if !t.opened.Load() {
 			continue // still opening its index
 		}
 		if err := t.call(ctx, func() {}); err != nil {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/clsync/clsync/signature"
 )
@@ -62,46 +63,80 @@ func (q *queue[T]) each(ctx context.Context, f func(T)) error {
 	}
 }
 
-// maxFrames bounds the bytes of frames that wait for a tree.
-const maxFrames = 64 << 20
+// maxFrames bounds the bytes of frames that wait for a tree, and frameWait how long
+// the router waits for it to take one.
+const (
+	maxFrames = 64 << 20
+	frameWait = 2 * time.Second
+)
 
-// A frameQueue holds what sessions bring for a tree. The router never waits for a
-// tree: one whose disk hangs must not hold up the others. When it is full, what the
-// peer sent is dropped, and the tree begins anew with that peer, as on a new session:
-// losing a message never matters.
+// A frameQueue holds what sessions bring for a tree. When it is full, the router
+// waits while the tree goes on taking frames, and so does the peer. It does not wait
+// for a tree whose disk hangs, since that would hold up the others: what the peer
+// sends is dropped then, and the tree begins anew with it once it is back, as on a
+// new session. Losing a message never matters.
 type frameQueue struct {
 	*queue[inbound]
-	bytes int // under queue.mu
+	bytes int           // under queue.mu
+	took  chan struct{} // holds a token after a frame was taken
 	lost  map[signature.NodeID]bool
 }
 
 func newFrameQueue() *frameQueue {
-	return &frameQueue{queue: newQueue[inbound](), lost: map[signature.NodeID]bool{}}
+	return &frameQueue{queue: newQueue[inbound](), took: make(chan struct{}, 1), lost: map[signature.NodeID]bool{}}
 }
 
+// push is called by one goroutine, the router.
 func (q *frameQueue) push(in inbound) {
 	q.mu.Lock()
 	if in.up || in.down {
 		delete(q.lost, in.from)
-	} else if q.lost[in.from] {
+	}
+	for !in.up && !in.down && q.bytes+len(in.payload) > maxFrames {
+		if q.lost[in.from] {
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		taken := q.wait()
+		q.mu.Lock()
+		if !taken {
+			q.lost[in.from] = true
+			in = inbound{from: in.from, up: true}
+		}
+	}
+	if q.lost[in.from] && !in.up {
 		q.mu.Unlock()
 		return
-	} else if q.bytes+len(in.payload) > maxFrames {
-		q.lost[in.from] = true
-		in = inbound{from: in.from, up: true}
 	}
 	q.bytes += len(in.payload)
 	q.mu.Unlock()
 	q.queue.push(in)
 }
 
+// wait waits until a frame was taken; false: none was.
+func (q *frameQueue) wait() bool {
+	late := time.NewTimer(frameWait)
+	defer late.Stop()
+	select {
+	case <-q.took:
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
 func (q *frameQueue) pop() (inbound, bool) {
 	in, ok := q.queue.pop()
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.bytes -= len(in.payload)
 	if in.up {
 		delete(q.lost, in.from)
+	}
+	q.mu.Unlock()
+	select {
+	case q.took <- struct{}{}:
+	default:
 	}
 	return in, ok
 }

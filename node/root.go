@@ -31,8 +31,15 @@ type rootGuard struct {
 	changed chan struct{}          // closed when reason or epoch changes
 }
 
-func newRootGuard(dir string, cfg signature.LookConfig, marker string) *rootGuard {
-	return &rootGuard{dir: dir, config: cfg, want: marker, reason: errors.New("not looked at yet"), changed: make(chan struct{})}
+func newRootGuard(dir string, cfg signature.LookConfig) *rootGuard {
+	return &rootGuard{dir: dir, config: cfg, reason: errors.New("not looked at yet"), changed: make(chan struct{})}
+}
+
+// expect names the marker that the tree's root has; "" if it has none yet.
+func (g *rootGuard) expect(marker string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.want = marker
 }
 
 // check takes the root that stands there, if it is the tree's, and otherwise notes

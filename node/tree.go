@@ -52,6 +52,7 @@ type tree struct {
 	resting    atomic.Int64 // in the grace pool
 	overlay    time.Time    // since when lazy writes wait
 	lastScan   time.Time
+	opened     atomic.Bool // the index is open, core and store are there
 	ready      atomic.Bool // the first scan is done
 	notes      map[signature.NodeID]lagNote
 }
@@ -113,6 +114,7 @@ func newTree(n *Node, c *config.Tree) *tree {
 		notes:    map[signature.NodeID]lagNote{},
 	}
 	t.cfg.Store(c)
+	t.root = newRootGuard(c.Path, signature.LookConfig{SELinux: c.SELinux})
 	return t
 }
 
@@ -129,9 +131,8 @@ func (t *tree) openIndex(ctx context.Context) error {
 		return err
 	}
 	dir := t.node.stateDir("trees", t.name)
-	// The marker is in the index and the mount in the proof: look for the root
-	// once, whatever it is, and again with the marker known.
-	t.root = newRootGuard(t.cfg.Load().Path, signature.LookConfig{SELinux: t.cfg.Load().SELinux}, "")
+	// The marker is in the index, and the mount in the index's proof: look at the
+	// root first, whatever it is.
 	mount := t.root.peek()
 	t.store, err = index.Open(dir, index.Proof{BootID: boot, Mount: mount})
 	if err != nil {
@@ -141,7 +142,7 @@ func (t *tree) openIndex(ctx context.Context) error {
 	if found.State == index.Damaged {
 		t.log.Warn("index was damaged and is begun anew; contents on disk are kept", "err", found.Reason, "aside", found.Aside)
 	}
-	t.root = newRootGuard(t.cfg.Load().Path, signature.LookConfig{SELinux: t.cfg.Load().SELinux}, meta.TreeID)
+	t.root.expect(meta.TreeID)
 	t.actor = meta.Actor
 	if !found.Continuous || t.actor.Node != t.node.id {
 		var b [8]byte
@@ -169,6 +170,7 @@ func (t *tree) run(ctx context.Context) (err error) {
 	if err := t.openIndex(ctx); err != nil {
 		return fmt.Errorf("tree %s: %w", t.name, err)
 	}
+	t.opened.Store(true)
 	defer func() { err = errors.Join(err, t.store.Close()) }()
 	if err := t.root.check(); err != nil {
 		t.log.Warn("stopped: nothing is replicated until the root is back", "err", err)

@@ -27,6 +27,9 @@ func NewClient(socket string) *Client {
 	return &Client{http.Client{
 		Timeout: patienceOfServer + 10*time.Second,
 		Transport: &http.Transport{
+			// One question a program, mostly: a connection kept for another would
+			// take the place of somebody else's.
+			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
 				switch {
