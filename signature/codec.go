@@ -350,7 +350,7 @@ func DecodeRecord(p Path, b []byte) (Record, error) {
 	rec := Record{Path: p}
 	r.Tuple(6)
 	rec.Listed = readVersions(r)
-	rec.Held.Form = Form(r.Uint(uint64(Implied)))
+	rec.Held.Form = Form(r.Uint(uint64(Local)))
 	rec.Held.Version = readHeld(r, rec.Listed)
 	if r.Array(1) == 0 {
 		rec.Shown = rec.Held.Version.Sig.Bare()

@@ -95,7 +95,7 @@ var genListed = rapid.Custom(func(t *rapid.T) []Version {
 
 var genRecord = rapid.Custom(func(t *rapid.T) Record {
 	r := Record{Path: genPath.Draw(t, "path"), Listed: genListed.Draw(t, "listed")}
-	r.Held.Form = Form(rapid.IntRange(0, int(Implied)).Draw(t, "form"))
+	r.Held.Form = Form(rapid.IntRange(0, int(Local)).Draw(t, "form"))
 	switch rapid.IntRange(0, 2).Draw(t, "held") {
 	case 1:
 		r.Held.Version = drawVersion(t)

@@ -109,7 +109,7 @@ var genRecord = rapid.Custom(func(t *rapid.T) signature.Record {
 		}
 	}
 	signature.SortVersions(r.Listed)
-	r.Held.Form = signature.Form(rapid.IntRange(0, 2).Draw(t, "form"))
+	r.Held.Form = signature.Form(rapid.IntRange(0, int(signature.Local)).Draw(t, "form"))
 	if r.Held.Form != signature.Nothing {
 		r.Held.Version = drawVersion(t)
 		if len(r.Listed) > 0 && rapid.Bool().Draw(t, "holds a listed one") {
