@@ -116,7 +116,7 @@ func notes(b *strings.Builder, s control.Status) {
 		for _, list := range []struct {
 			what  string
 			paths []control.PathNote
-		}{{"cannot land", t.Blocked}, {"cannot be read", t.Unreadable}} {
+		}{{"cannot land", t.Blocked}, {"cannot be read", t.Unreadable}, {"changed here, kept and not sent (receive-only)", t.LocalPaths}, {"landed without some attributes", t.Lacking}} {
 			if len(list.paths) == 0 {
 				continue
 			}
@@ -125,6 +125,10 @@ func notes(b *strings.Builder, s control.Status) {
 				if i == most {
 					fmt.Fprintf(b, "  and %d more; see: clsync status --json\n", len(list.paths)-most)
 					break
+				}
+				if p.Since.IsZero() {
+					fmt.Fprintf(b, "  %s\n", p.Path)
+					continue
 				}
 				fmt.Fprintf(b, "  %s: %s (for %s)\n", p.Path, p.Reason, sinceText(s.Time, p.Since))
 			}
