@@ -153,7 +153,7 @@ func showDot(d signature.Dot) string {
 }
 
 func showSig(s signature.Signature) string {
-	t := fmt.Sprintf("%s", s.Type)
+	t := s.Type.String()
 	if s.Exists() {
 		t += fmt.Sprintf(" %o @%d", s.Mode, (s.MTime-epoch.UnixNano())/1e6)
 	}

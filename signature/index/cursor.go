@@ -25,7 +25,9 @@ type cursor struct {
 
 func (l *layers) cursor(b bucket) *cursor { return &cursor{l: l, b: b} }
 
-func (l *layers) cursorWithin(b bucket, prefix string) *cursor { return &cursor{l: l, b: b, within: prefix} }
+func (l *layers) cursorWithin(b bucket, prefix string) *cursor {
+	return &cursor{l: l, b: b, within: prefix}
+}
 
 // seek goes to the first key from key on, and tells whether there is one.
 func (c *cursor) seek(key string) bool {
