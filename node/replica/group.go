@@ -36,20 +36,20 @@ func (c *Core) sameInode(p signature.Path, m signature.StatMark, yield func(sign
 }
 
 // groupOf says which group a name of a file with several links belongs to. A name
-// still on the inode of its last look stays where it is, whatever the others do; a
-// new one, or one moved to another inode, takes the group of the names that were
-// there before it.
+// still on the inode of its last look stays where it is, unless another name was
+// found there in this very state: two groups on one inode would be links on this
+// disk alone. A new name, or one moved to another inode, takes the group of the
+// names that were there before it.
 func (c *Core) groupOf(r signature.Record, l signature.Look) signature.Dot {
-	if r.Held.Form == signature.Plain && r.Shown.Type == l.Sig.Type && r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev {
-		if r.Held.Version.Dot.IsZero() {
-			return signature.Dot{}
-		}
-		return groupName(r.Held.Version)
-	}
 	var group signature.Dot
+	stays := r.Held.Form == signature.Plain && r.Shown.Type == l.Sig.Type && r.Mark.Ino == l.Mark.Ino && r.Mark.Dev == l.Mark.Dev
+	if stays && !r.Held.Version.Dot.IsZero() {
+		group = groupName(r.Held.Version)
+	}
 	var first signature.Path
 	c.sameInode(r.Path, l.Mark, func(q signature.Record) bool {
-		if q.Held.Form == signature.Plain && !q.Held.Version.Dot.IsZero() && (first == "" || q.Path < first) {
+		if q.Held.Form == signature.Plain && !q.Held.Version.Dot.IsZero() && (first == "" || q.Path < first) &&
+			(!stays || q.Mark.CTime == l.Mark.CTime) {
 			first, group = q.Path, groupName(q.Held.Version)
 		}
 		return true

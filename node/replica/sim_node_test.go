@@ -41,6 +41,7 @@ type simNode struct {
 	edits   map[signature.Path]int // by users
 	minted  map[signature.Path]int // versions, as far as saved
 	unsaved []signature.Path
+	dead    []signature.Dot // replaced, but not yet saved
 	dying   bool // dies at the next point at which it may
 }
 
@@ -99,7 +100,7 @@ func (n *simNode) crash() {
 	for _, p := range n.unsaved {
 		n.minted[p]--
 	}
-	n.unsaved = nil
+	n.unsaved, n.dead = nil, nil
 	for o := range n.s.nodes {
 		if o != n.id {
 			n.s.disconnect(n.id, o)
@@ -141,7 +142,10 @@ func (n *simNode) commit() {
 	if err := n.ix.Commit(meta); err != nil {
 		n.s.fail("commit: %v", err)
 	}
-	n.unsaved = nil
+	for _, d := range n.dead {
+		n.s.dead[d] = true
+	}
+	n.unsaved, n.dead = nil, nil
 }
 
 // spent follows the versions that a step made: each must stand for something that
@@ -166,7 +170,8 @@ func (n *simNode) spent(old map[signature.Path]signature.Record, before uint64) 
 			}
 			return true
 		}
-		n.s.dead[n.s.of(was.Held.Version.Dot)] = true
+		delete(n.s.origin, v.Dot) // of a verdict that a crash has undone
+		n.dead = append(n.dead, n.s.of(was.Held.Version.Dot))
 		n.minted[r.Path]++
 		n.unsaved = append(n.unsaved, r.Path)
 		if n.minted[r.Path] > n.edits[r.Path] {
