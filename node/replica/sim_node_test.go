@@ -42,7 +42,7 @@ type simNode struct {
 	minted  map[signature.Path]int // versions, as far as saved
 	unsaved []signature.Path
 	dead    []signature.Dot // replaced, but not yet saved
-	dying   bool // dies at the next point at which it may
+	dying   bool            // dies at the next point at which it may
 }
 
 type serveJob struct {

@@ -137,13 +137,40 @@ func (s *sim) say(format string, args ...any) {
 
 var epoch = time.Unix(1_700_000_000, 0)
 
-// play runs a history and then lets the cluster come to rest.
-func play(h history, trace *strings.Builder) (s *sim) {
-	rng := rand.New(rand.NewPCG(h.seed, 2))
-	s = &sim{
+// newSim makes a cluster of nodes with empty trees and a session between any two.
+func newSim(nodes int, rng *rand.Rand, trace *strings.Builder) *sim {
+	s := &sim{
 		links: map[[2]int]*link{}, now: epoch, trace: trace, written: map[pair]bool{}, replaced: map[pair]bool{},
 		origin: map[signature.Dot]signature.Dot{}, dead: map[signature.Dot]bool{}, rng: rng,
 	}
+	if rng.IntN(2) == 0 {
+		s.delay = 10 * time.Millisecond
+	}
+	for i := range nodes {
+		n := s.newNode(i)
+		n.skew = time.Duration(rng.IntN(3)-1) * time.Duration(rng.IntN(1000)) * time.Millisecond
+		s.nodes = append(s.nodes, n)
+		n.start()
+	}
+	s.join()
+	return s
+}
+
+// join ends all partitions.
+func (s *sim) join() {
+	for a := range s.nodes {
+		for b := range a {
+			l, _ := s.link(a, b)
+			l.cut = false
+			s.connect(a, b)
+		}
+	}
+}
+
+// play runs a history and then lets the cluster come to rest.
+func play(h history, trace *strings.Builder) (s *sim) {
+	rng := rand.New(rand.NewPCG(h.seed, 2))
+	s = newSim(h.nodes, rng, trace)
 	defer func() {
 		if r := recover(); r != nil {
 			if _, ok := r.(failed); !ok {
@@ -151,20 +178,6 @@ func play(h history, trace *strings.Builder) (s *sim) {
 			}
 		}
 	}()
-	if rng.IntN(2) == 0 {
-		s.delay = 10 * time.Millisecond
-	}
-	for i := range h.nodes {
-		n := s.newNode(i)
-		n.skew = time.Duration(rng.IntN(3)-1) * time.Duration(rng.IntN(1000)) * time.Millisecond
-		s.nodes = append(s.nodes, n)
-		n.start()
-	}
-	for a := range s.nodes {
-		for b := range a {
-			s.connect(a, b)
-		}
-	}
 	for _, m := range h.moves {
 		s.rng = rand.New(rand.NewPCG(m.seed, 3))
 		s.move(m.kind, s.rng)
@@ -334,13 +347,7 @@ func (s *sim) settle(rng *rand.Rand) {
 		clear(n.blocked)
 		s.restart(n, rng)
 	}
-	for a := range s.nodes {
-		for b := range a {
-			l, _ := s.link(a, b)
-			l.cut = false
-			s.connect(a, b)
-		}
-	}
+	s.join()
 	for _, what := range []string{"heal", "scan once more"} {
 		s.say("%s", what)
 		for _, n := range s.nodes {

@@ -45,17 +45,12 @@ func (s *sim) use(n *simNode, rng *rand.Rand) {
 		if at == nil || at.kind == signature.Symlink {
 			return
 		}
-		at.mode ^= 0o011
-		at.ctime = d.stamp()
-		s.touched(n, d.links(at)...)
-		s.say("n%d chmod %s %o", n.id, p, at.mode)
+		s.chmod(n, p)
 	case k < 9: // touch
 		if at == nil {
 			return
 		}
-		at.ctime, at.mtime = d.stamp(), d.stamp()-int64(rng.IntN(2))*int64(rng.IntN(1e9))
-		s.touched(n, d.links(at)...)
-		s.say("n%d touch %s %d", n.id, p, at.mtime)
+		s.touch(n, p, int64(rng.IntN(2))*int64(rng.IntN(1e9)))
 	case k < 11: // mkdir
 		if at == nil {
 			s.place(n, p, d.make(signature.Folder, 0o755, ""))
@@ -90,6 +85,21 @@ func (s *sim) use(n *simNode, rng *rand.Rand) {
 			s.place(n, p, d.make(signature.Symlink, 0, s.fresh()))
 		}
 	}
+}
+
+func (s *sim) chmod(n *simNode, p signature.Path) {
+	at := n.disk.names[p]
+	at.mode ^= 0o011
+	at.ctime = n.disk.stamp()
+	s.touched(n, n.disk.links(at)...)
+	s.say("n%d chmod %s %o", n.id, p, at.mode)
+}
+
+func (s *sim) touch(n *simNode, p signature.Path, ago int64) {
+	at := n.disk.names[p]
+	at.ctime, at.mtime = n.disk.stamp(), n.disk.stamp()-ago
+	s.touched(n, n.disk.links(at)...)
+	s.say("n%d touch %s %d", n.id, p, at.mtime)
 }
 
 func (s *sim) anything(n *simNode, p signature.Path, rng *rand.Rand) {
