@@ -35,6 +35,21 @@ var transcripts = []struct{ name, text string }{
 		join
 		-
 		settle`},
+	{"two losers against children of a removed folder", `
+		0 mkdir d
+		0 write d/x
+		settle
+		cut 0 1
+		cut 1 2
+		cut 0 2
+		0 remove d
+		0 write d
+		2 remove d
+		2 symlink d
+		1 write d/y
+		join
+		-
+		settle`},
 	// What a version had replaced stayed listed where a greater one that says the
 	// same was known already: no cut named the path again (59, 1468, 1922).
 	{"a replaced version hides behind its equal", `
