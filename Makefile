@@ -1,7 +1,7 @@
 # make demo    a cluster of three nodes on this machine, to look at
 # make test    everything that is tested, linters first
 #
-# Both install what they need (Debian, Ubuntu). The others: build, unit, e2e,
+# Both install what they need (Debian, Ubuntu). The others: build, unit, fuzz, e2e,
 # lint, bench, install-deps, clean.
 
 SHELL := /bin/bash
@@ -16,7 +16,7 @@ E2E := ./test/e2e ./test/cluster
 
 .PHONY: build
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/clsync ./cmd/clsync
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $(BIN)/clsync ./cmd/clsync
 
 .PHONY: install-deps
 install-deps:
@@ -30,7 +30,7 @@ demo:
 	exec $(BIN)/demo -clsync $(BIN)/clsync
 
 .PHONY: test
-test: install-deps build lint unit e2e
+test: install-deps build lint unit fuzz e2e
 
 .PHONY: lint
 lint:
@@ -42,6 +42,11 @@ lint:
 .PHONY: unit
 unit:
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -timeout 8m $$(go list ./... | grep -v -e /test/e2e -e /test/cluster)
+
+# Every decoder and matcher, with new inputs beside the kept ones.
+.PHONY: fuzz
+fuzz:
+	CGO_ENABLED=0 tools/fuzz
 
 # Real daemons in namespaces. They are built by the tests, so results are never cached.
 .PHONY: e2e
