@@ -376,8 +376,15 @@ func (t *tree) ended(ctx context.Context, s *peerSession) error {
 // push sends the contents and looks at each source again: what moved meanwhile is
 // left out and comes as its own change.
 func (t *tree) push(ctx context.Context, to signature.NodeID, w message.Want, answers []message.Answer, marks []signature.StatMark) {
+	var moved []signature.Path // since they were looked at: perhaps no event tells
+	defer func() {
+		if len(moved) > 0 {
+			t.post(ctx, replica.Hinted{Paths: moved})
+		}
+	}()
 	t.root.with(ctx, func(root *signature.Root) {
 		var live, kept []int
+		moved = moved[:0]
 		for i := range answers {
 			switch answers[i] {
 			case message.Sealed:
@@ -387,6 +394,7 @@ func (t *tree) push(ctx context.Context, to signature.NodeID, w message.Want, an
 				}
 				answers[i] = message.NotHere
 				kept = append(kept, i)
+				moved = append(moved, w.Items[i].Path)
 			case message.NotHere:
 				kept = append(kept, i)
 			}
@@ -396,6 +404,7 @@ func (t *tree) push(ctx context.Context, to signature.NodeID, w message.Want, an
 			for _, i := range live {
 				if m, ok := stat(root, w.Items[i].Path); !ok || !m.Same(marks[i]) {
 					answers[i] = message.NotHere
+					moved = append(moved, w.Items[i].Path)
 				} else if err != nil {
 					answers[i] = message.Failed
 				} else {

@@ -102,6 +102,9 @@ func New(c *config.Config, log *slog.Logger, release string) (*Node, error) {
 	if n.nodes, err = trust.OpenNodes(filepath.Join(c.StateDir, "nodes.json")); err != nil {
 		return nil, err
 	}
+	if err := n.admitSelf(); err != nil {
+		return nil, err
+	}
 	if err := n.probe(c); err != nil {
 		return nil, err
 	}
@@ -115,6 +118,21 @@ func New(c *config.Config, log *slog.Logger, release string) (*Node, error) {
 		return nil, errors.Join(err, n.hub.Close())
 	}
 	return n, nil
+}
+
+// admitSelf pins our own name to our own key, so that a second node under it is
+// refused like any other. A node may be renamed; it may not take another's name.
+func (n *Node) admitSelf() error {
+	err := n.nodes.Admit(time.Now(), n.name, n.id)
+	if errors.Is(err, trust.ErrOtherName) {
+		if err = n.nodes.Forget(time.Now(), n.id); err == nil {
+			err = n.nodes.Admit(time.Now(), n.name, n.id)
+		}
+	}
+	if errors.Is(err, trust.ErrOtherKey) {
+		return fmt.Errorf("%w: %s is another node of this cluster; give this one a name of its own, or clsync nodes remove %s if that node is gone", err, n.name, n.name)
+	}
+	return err
 }
 
 // probe finds rsync and tries the jail, before anything depends on them.
