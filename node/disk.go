@@ -146,14 +146,17 @@ func (t *tree) lookOne(ctx context.Context, task replica.LookTask) {
 }
 
 // look looks at one path. A big file that still changes is put off, and any big
-// file is left to lookBig, unless large.
+// file is left to lookBig, unless large. What has moved for longer than its bound
+// gives a snapshot, if it can.
 func (t *tree) look(ctx context.Context, r *signature.Root, task replica.LookTask, large bool) (s replica.Seen, big bool) {
 	s.Task = task
 	s.Look.Path = task.Path
 	if st, ok := stat(r, task.Path); ok && st.Size >= bigLook && !st.Same(task.Mark) {
 		c := t.cfg.Load()
-		if rest := time.Duration(c.BigDelay) - time.Duration(time.Now().UnixNano()-max(st.CTime, st.MTime)); st.Size >= int64(c.BigSize) && rest > 0 {
-			s.Later = max(min(rest, time.Duration(c.BigDelay)), 10*time.Millisecond)
+		delay := time.Duration(c.BigDelay)
+		restless := task.Moving >= max(delay, replica.Restless)
+		if rest := delay - time.Duration(time.Now().UnixNano()-max(st.CTime, st.MTime)); st.Size >= int64(c.BigSize) && rest > 0 && !restless {
+			s.Later = max(min(rest, delay), 10*time.Millisecond)
 			return s, false
 		}
 		if !large {
@@ -162,11 +165,19 @@ func (t *tree) look(ctx context.Context, r *signature.Root, task replica.LookTas
 	}
 	s.Look = r.Look(ctx, task.Path, task.Shown, task.Mark)
 	s.Look.Path = task.Path
-	if errors.Is(s.Look.Err, signature.ErrMoving) {
-		s.Look.Err, s.Later = nil, 30*time.Millisecond
-		if large {
-			s.Later = 500 * time.Millisecond
+	if !errors.Is(s.Look.Err, signature.ErrMoving) {
+		if s.Look.Err == nil {
+			t.rested(r, task.Path)
 		}
+		return s, false
+	}
+	if l, ok := t.moment(ctx, r, task); ok {
+		s.Look = l
+		return s, false
+	}
+	s.Look.Err, s.Later = nil, 30*time.Millisecond
+	if large {
+		s.Later = 500 * time.Millisecond
 	}
 	return s, false
 }

@@ -439,13 +439,15 @@ func (t *tree) pushFrom(ctx context.Context, to signature.NodeID, w message.Want
 	return err
 }
 
-// pushKept serves contents that only the conflict store has, from a folder in which
-// they have the names they were asked for by.
+// pushKept serves contents that only the conflict store or a snapshot has, from a
+// folder in which they have the names they were asked for by.
 func (t *tree) pushKept(ctx context.Context, to signature.NodeID, w message.Want, root *signature.Root, which []int, answers []message.Answer) {
-	want := map[signature.Path]string{}
+	want := map[signature.Path]disk.Source{}
 	for _, i := range which {
 		if id, ok := t.kept.find(w.Items[i].Hash); ok {
-			want[w.Items[i].Path] = id
+			want[w.Items[i].Path] = disk.Source{Kept: id}
+		} else if id, ok := t.snapshots.find(w.Items[i].Hash); ok {
+			want[w.Items[i].Path] = disk.Source{Snapshot: id}
 		}
 	}
 	if len(want) == 0 {
@@ -453,13 +455,13 @@ func (t *tree) pushKept(ctx context.Context, to signature.NodeID, w message.Want
 	}
 	d, err := t.openDisk(root)
 	if err != nil {
-		t.log.Warn("conflict store cannot be opened", "err", err)
+		t.log.Warn("private folder cannot be opened", "err", err)
 		return
 	}
 	defer d.Close()
-	dir, found, err := d.ServeKept("serve-"+to.String()+"-"+batchName(w.Batch), want)
+	dir, found, err := d.Serve("serve-"+to.String()+"-"+batchName(w.Batch), want)
 	if err != nil {
-		t.log.Warn("conflict store cannot be served", "err", err)
+		t.log.Warn("kept contents cannot be served", "err", err)
 		return
 	}
 	if dir == nil {

@@ -121,6 +121,7 @@ func (t *tree) doJobs(ctx context.Context) error {
 			if t.resting.Load() > 0 {
 				t.sweep(ctx)
 			}
+			t.sweepSnapshots(ctx)
 		}
 	}
 }

@@ -49,6 +49,7 @@ type tree struct {
 	counts     counts
 	problem    atomic.Pointer[string] // why the index cannot be written
 	kept       keptStates
+	snapshots  snapshots
 	resting    atomic.Int64 // in the grace pool
 	overlay    time.Time    // since when lazy writes wait
 	lastScan   time.Time

@@ -399,6 +399,7 @@ func (c *Core) lookFailed(now time.Time, p signature.Path, kind Outcome, why str
 
 // lookWorked forgets that a look failed; why an apply failed stays.
 func (c *Core) lookWorked(p signature.Path) {
+	delete(c.moving, p)
 	if c.retry[p].look {
 		delete(c.retry, p)
 	}

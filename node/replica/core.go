@@ -73,6 +73,7 @@ type Core struct {
 	looking map[signature.Path]bool      // asked for, not answered
 	gone    map[signature.Path]time.Time // seen absent; rests in case a rename explains it
 	hot     map[signature.Path]heat
+	moving  map[signature.Path]time.Time // since when no look finds it at rest
 	scans   []signature.Path
 	scanned int // scans under way
 	gen     uint64
@@ -142,6 +143,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 		looking:   map[signature.Path]bool{},
 		gone:      map[signature.Path]time.Time{},
 		hot:       map[signature.Path]heat{},
+		moving:    map[signature.Path]time.Time{},
 		touched:   map[signature.Path]uint64{},
 		pending:   map[signature.Path]*pend{},
 		retry:     map[signature.Path]retryState{},

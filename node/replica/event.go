@@ -120,6 +120,9 @@ type LookTask struct {
 	Mark  signature.StatMark
 	// Final: do not wait for other looks to explain an absence.
 	Final bool
+	// Moving is for how long looks here have failed because the path moved; from
+	// Restless on a moment of it may be shown instead.
+	Moving time.Duration
 	// gen orders the look against applies: one that an apply overtook is void.
 	gen uint64
 }

@@ -100,7 +100,7 @@ func (c *Core) planLooks(now time.Time, fx *Effects, wake *wakeup) {
 			delete(parents, p)
 		}
 		batch = append(batch, slices.Collect(maps.Keys(parents))...)
-		c.askLooks(batch, false, fx)
+		c.askLooks(now, batch, false, fx)
 	}
 	c.planGone(now, fx, wake)
 }
@@ -134,7 +134,7 @@ func (c *Core) planGone(now time.Time, fx *Effects, wake *wakeup) {
 			with[q] = true
 		}
 	}
-	c.askLooks(slices.Collect(maps.Keys(with)), true, fx)
+	c.askLooks(now, slices.Collect(maps.Keys(with)), true, fx)
 }
 
 // goneFor says how long what vanished rests: for a moment, if no look or scan is
@@ -150,7 +150,7 @@ func (c *Core) goneFor() time.Duration {
 	return goneRest
 }
 
-func (c *Core) askLooks(batch []signature.Path, final bool, fx *Effects) {
+func (c *Core) askLooks(now time.Time, batch []signature.Path, final bool, fx *Effects) {
 	// Deepest first puts every folder behind what is in it.
 	slices.SortFunc(batch, func(a, b signature.Path) int {
 		return cmp.Or(cmp.Compare(strings.Count(string(b), "/"), strings.Count(string(a), "/")), cmp.Compare(a, b))
@@ -166,7 +166,11 @@ func (c *Core) askLooks(batch []signature.Path, final bool, fx *Effects) {
 		}
 		c.gen++
 		c.looking[p] = true
-		fx.Looks = append(fx.Looks, LookTask{Path: p, Shown: r.Shown, Mark: r.Mark, Final: final, gen: c.gen})
+		task := LookTask{Path: p, Shown: r.Shown, Mark: r.Mark, Final: final, gen: c.gen}
+		if since, ok := c.moving[p]; ok {
+			task.Moving = now.Sub(since)
+		}
+		fx.Looks = append(fx.Looks, task)
 	}
 	c.count.Looks += uint64(len(batch))
 }
@@ -190,7 +194,7 @@ func (c *Core) looked(now time.Time, ev Looked, fx *Effects) {
 		case c.applying[p] || c.touched[p] > s.Task.gen:
 			c.dirty[p] = time.Time{} // overtaken by our own hand
 		case s.Later > 0:
-			c.lookFailed(now, p, Busy, "still being written", nil, s.Later)
+			c.stillMoves(now, p, s.Later)
 		case l.Err != nil:
 			c.lookFailed(now, p, Blocked, "cannot be read", l.Err, 0)
 		case l.Unchanged:
@@ -206,6 +210,22 @@ func (c *Core) looked(now time.Time, ev Looked, fx *Effects) {
 	}
 	if len(c.looking) == 0 {
 		clear(c.touched)
+	}
+}
+
+// Restless is how long a path may move before a moment of it is as good as any.
+const Restless = 5 * time.Second
+
+// stillMoves notes that a look did not find a path at rest.
+func (c *Core) stillMoves(now time.Time, p signature.Path, wait time.Duration) {
+	since, ok := c.moving[p]
+	if !ok {
+		since = now
+		c.moving[p] = since
+	}
+	c.lookFailed(now, p, Busy, "still being written", nil, wait)
+	if due := since.Add(Restless); due.After(now) {
+		c.soil(p, due)
 	}
 }
 

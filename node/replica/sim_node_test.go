@@ -23,6 +23,7 @@ type simNode struct {
 	disk   *fakeDisk
 	store  map[string]bool // the conflict store: contents
 	staged map[Staged]string
+	moment map[signature.Path]string // snapshots of what did not come to rest
 
 	down  bool
 	life  int
@@ -79,6 +80,7 @@ func (n *simNode) start() {
 	n.down, n.life = false, n.life+1
 	n.inbox, n.looks, n.jobs, n.scan, n.hints, n.serve = nil, nil, nil, nil, nil, nil
 	n.fetches, n.staged, n.unsaved = map[uint64]FetchTask{}, map[Staged]string{}, nil
+	n.moment = map[signature.Path]string{}
 	n.ix.Discard()
 	meta := n.ix.Meta()
 	if meta.Actor != n.actor {
@@ -265,8 +267,13 @@ func (n *simNode) lookStep(rng *rand.Rand) {
 		switch {
 		case n.blocked[t.Path]:
 			seen.Look = signature.Look{Path: t.Path, Err: fmt.Errorf("not now")}
+		case t.Moving > 0 && seen.Look.Sig.Type == signature.File && seen.Look.Mark.Links == 1 && rng.IntN(2) == 0:
+			n.moment[t.Path] = n.disk.names[t.Path].content
+			seen.Look.Mark.CTime, seen.Look.Mark.Looked = 0, 0
 		case rng.IntN(50) == 0:
 			seen.Look, seen.Later = signature.Look{Path: t.Path}, 30*time.Millisecond
+		default:
+			delete(n.moment, t.Path)
 		}
 		ev.Looks = append(ev.Looks, seen)
 		if rng.IntN(60) == 0 {
@@ -393,6 +400,11 @@ func (n *simNode) serveStep(rng *rand.Rand) {
 			continue
 		}
 		for c := range n.store {
+			if hashOf(c) == it.Hash {
+				got[i] = "=" + c
+			}
+		}
+		for _, c := range n.moment {
 			if hashOf(c) == it.Hash {
 				got[i] = "=" + c
 			}

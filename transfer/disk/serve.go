@@ -33,13 +33,8 @@ func (t *Tree) Seed(ctx context.Context, batch string, p signature.Path) error {
 		return fmt.Errorf("seed %s: %w", p.Quote(), err)
 	}
 	defer dst.Close()
-	err = unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
-	if err == nil {
+	if err = clone(dst, src); err == nil {
 		return nil
-	}
-	switch err {
-	case unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL:
-		err = ErrNoReflink
 	}
 	return fmt.Errorf("seed %s: %w", p.Quote(), errors.Join(err, unlink(dir, p.Base())))
 }
@@ -88,29 +83,32 @@ func (t *Tree) HashStaged(ctx context.Context, batch string, p signature.Path) (
 	return signature.HashContent(ctx, f)
 }
 
-// A Serving is a folder in which kept contents stand under the paths they are
-// asked for by. Close removes it.
+// A Source is what holds a content that the live tree has not: an entry of the
+// conflict store or a snapshot.
+type Source struct{ Kept, Snapshot string }
+
+// A Serving is a folder in which contents stand under the paths they are asked for
+// by. Close removes it.
 type Serving struct {
 	*os.File
 	t  *Tree
 	id string
 }
 
-// Close removes the folder; the contents stay kept.
+// Close removes the folder; the contents stay where they are.
 func (s *Serving) Close() error { return errors.Join(s.File.Close(), s.t.RemoveBatch(s.id)) }
 
-// ServeKept makes a Serving of entries of the conflict store: for each path, the ID
-// of the entry whose content is to stand there. Entries that are gone are left out;
-// there is no Serving of none.
-func (t *Tree) ServeKept(id string, want map[signature.Path]string) (*Serving, map[signature.Path]bool, error) {
+// Serve makes a Serving: for each path, the source whose content is to stand there.
+// Sources that are gone are left out; there is no Serving of none.
+func (t *Tree) Serve(id string, want map[signature.Path]Source) (*Serving, map[signature.Path]bool, error) {
 	found := map[signature.Path]bool{}
-	for p, kept := range want {
-		err := t.linkKept(id, p, kept)
+	for p, from := range want {
+		err := t.linkFrom(id, p, from)
 		if signature.IsAbsent(err) {
-			continue // an operator has removed it
+			continue // an operator has removed it, or a later snapshot has taken its place
 		}
 		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("serve kept %s: %w", p.Quote(), err), t.RemoveBatch(id))
+			return nil, nil, errors.Join(fmt.Errorf("serve %s: %w", p.Quote(), err), t.RemoveBatch(id))
 		}
 		found[p] = true
 	}
@@ -119,13 +117,13 @@ func (t *Tree) ServeKept(id string, want map[signature.Path]string) (*Serving, m
 	}
 	dir, err := openFolder(t.dirs[staging], id)
 	if err != nil {
-		return nil, nil, fmt.Errorf("serve kept contents: %w", err)
+		return nil, nil, fmt.Errorf("serve: %w", err)
 	}
 	return &Serving{dir, t, id}, found, nil
 }
 
-func (t *Tree) linkKept(id string, p signature.Path, kept string) error {
-	entry, err := t.openEntry(kept)
+func (t *Tree) linkFrom(id string, p signature.Path, from Source) error {
+	entry, err := t.openSource(from)
 	if err != nil {
 		return err
 	}
@@ -136,7 +134,17 @@ func (t *Tree) linkKept(id string, p signature.Path, kept string) error {
 	}
 	defer dir.Close()
 	if err := unix.Linkat(int(entry.Fd()), content, int(dir.Fd()), p.Base(), 0); err != nil {
-		return &os.LinkError{Op: "link", Old: filepath.Join(kept, content), New: p.Quote(), Err: err}
+		return &os.LinkError{Op: "link", Old: filepath.Join(entry.Name(), content), New: p.Quote(), Err: err}
 	}
 	return nil
+}
+
+func (t *Tree) openSource(from Source) (*os.File, error) {
+	if from.Snapshot == "" {
+		return t.openEntry(from.Kept)
+	}
+	if err := checkName(from.Snapshot); err != nil {
+		return nil, err
+	}
+	return openFolder(t.dirs[staging], from.Snapshot)
 }
