@@ -258,7 +258,7 @@ func (r *run) undo(ctx context.Context, it *item) error {
 	switch {
 	case it.taken:
 		return r.giveBack(context.WithoutCancel(ctx), it)
-	case it.Content.Staged != "" && it.ready.Ino != 0:
+	case it.Content.Staged != "": // perhaps without all of its facts, but with its content
 		if r.t.returnStaged(r.dir, it.name, it.Content) == nil {
 			return nil
 		}

@@ -347,3 +347,25 @@ func TestManyPaths(t *testing.T) {
 		b.clean()
 	})
 }
+
+// A staged content outlives an apply that fails for another reason, and one that is
+// gone is told apart, so that it is fetched again.
+func TestStagedContentIsNotLost(t *testing.T) {
+	eachFS(t, func(t *testing.T, b *bench) {
+		target := file("content")
+		target.Xattrs = signature.EncodeXattrs([]signature.Xattr{{Name: "security.selinux", Value: "not replicated here"}})
+		staged := b.stage("x", "content")
+		for range 2 {
+			if r := b.one(Blocked, Apply{Path: "f", Target: target, Content: staged}); errors.Is(r.Err, ErrContent) {
+				t.Fatal(r.Err)
+			}
+		}
+		b.one(Done, Apply{Path: "f", Target: file("content"), Content: staged})
+		for _, gone := range []Content{staged, {Batch: "b2", Staged: "x"}, {Batch: "b1", Staged: "d/x"}} {
+			if r := b.one(Blocked, Apply{Path: "g", Target: file("content"), Content: gone}); !errors.Is(r.Err, ErrContent) {
+				t.Error(r.Err)
+			}
+		}
+		b.clean()
+	})
+}

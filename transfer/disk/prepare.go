@@ -81,14 +81,20 @@ func create(dir *os.File, name string) (*os.File, error) {
 
 // fetchStaged moves a staged file to where it is made ready. Its content was
 // verified by the caller; its type and size are looked at again, because that
-// costs nothing.
+// costs nothing. One that is gone has to come from a peer again.
 func (t *Tree) fetchStaged(dir *os.File, name string, target signature.Signature, c Content) error {
 	from, base, err := t.stagedParent(c)
+	if signature.IsAbsent(err) {
+		return fmt.Errorf("%w: nothing is staged: %w", ErrContent, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer from.Close()
 	pin, err := pinAt(from, base)
+	if signature.IsAbsent(err) {
+		return fmt.Errorf("%w: nothing is staged: %w", ErrContent, err)
+	}
 	if err != nil {
 		return err
 	}
