@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/clsync/clsync/signature"
 )
@@ -32,12 +33,13 @@ func (r *run) amend(ctx context.Context, it *item) error {
 		return leaseError(err)
 	}
 	defer l.release()
-	if _, err := r.verify(ctx, pin, it.Expect, it.Mark); err != nil {
+	before, err := r.verify(ctx, pin, it.Expect, it.Mark)
+	if err != nil {
 		return err
 	}
 	failpoint("amend", it.Path)
 	if it.out.Unkept, err = setFacts(r.t.root, pin, it.Target.Facts); err != nil {
-		return err
+		return errors.Join(err, r.unamend(pin, it, before))
 	}
 	switch it.Expect.Type {
 	case signature.Folder:
@@ -59,4 +61,14 @@ func (r *run) amend(ctx context.Context, it *item) error {
 		return nil
 	}
 	return syncPin(pin)
+}
+
+// unamend gives back the facts of which only some could be set: a look would take
+// the mixture for a user's change.
+func (r *run) unamend(pin *os.File, it *item, before signature.StatMark) error {
+	if now, err := signature.Mark(pin); err != nil || now.Same(before) {
+		return err
+	}
+	_, err := setFacts(r.t.root, pin, it.Expect.Facts)
+	return err
 }

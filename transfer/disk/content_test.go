@@ -369,3 +369,20 @@ func TestStagedContentIsNotLost(t *testing.T) {
 		b.clean()
 	})
 }
+
+// Facts of which only some can be set are set back: a mixture is nobody's version.
+func TestHalfAmendedIsSetBack(t *testing.T) {
+	eachFS(t, func(t *testing.T, b *bench) {
+		b.write("f", "content")
+		before := b.look("f")
+		target := before.Sig
+		target.UID, target.Mode, target.MTime = 77, 0o600, testTime
+		target.Xattrs = signature.EncodeXattrs([]signature.Xattr{
+			{Name: "trusted.a", Value: "set"}, {Name: "trusted.b", Value: strings.Repeat("x", 65<<10)}, // no file system takes that
+		})
+		b.one(Blocked, Apply{Path: "f", Target: target, Expect: before.Sig, Mark: before.Mark})
+		if got := b.look("f"); got.Sig != before.Sig {
+			t.Errorf("shows %+v, was %+v", got.Sig, before.Sig)
+		}
+	})
+}
