@@ -152,11 +152,17 @@ func (t *tree) look(ctx context.Context, r *signature.Root, task replica.LookTas
 	s.Task = task
 	s.Look.Path = task.Path
 	if st, ok := stat(r, task.Path); ok && st.Size >= bigLook && !st.Same(task.Mark) {
-		c := t.cfg.Load()
-		delay := time.Duration(c.BigDelay)
-		restless := task.Moving >= max(delay, replica.Restless)
-		if rest := delay - time.Duration(time.Now().UnixNano()-max(st.CTime, st.MTime)); st.Size >= int64(c.BigSize) && rest > 0 && !restless {
-			s.Later = max(min(rest, delay), 10*time.Millisecond)
+		if rest := t.rest(st); rest > 0 {
+			s.Later = rest
+			switch {
+			case task.Moving < time.Duration(t.cfg.Load().BigDelay) || !t.snapshots.due(task.Path, task.Moving):
+			case !large:
+				return s, true
+			default: // a look would only tell that it moves
+				if l, ok := t.moment(ctx, r, task); ok {
+					s.Look, s.Later = l, 0
+				}
+			}
 			return s, false
 		}
 		if !large {
@@ -180,6 +186,17 @@ func (t *tree) look(ctx context.Context, r *signature.Root, task replica.LookTas
 		s.Later = 500 * time.Millisecond
 	}
 	return s, false
+}
+
+// rest says for how long a big file must still lie still before it is looked at.
+func (t *tree) rest(st signature.StatMark) time.Duration {
+	c := t.cfg.Load()
+	delay := time.Duration(c.BigDelay)
+	rest := delay - time.Duration(time.Now().UnixNano()-max(st.CTime, st.MTime))
+	if st.Size < int64(c.BigSize) || rest <= 0 {
+		return 0
+	}
+	return max(min(rest, delay), 10*time.Millisecond)
 }
 
 // scanAll walks where the core asks for, folder by folder, and pauses while much is

@@ -448,6 +448,7 @@ func (t *tree) pushKept(ctx context.Context, to signature.NodeID, w message.Want
 			want[w.Items[i].Path] = disk.Source{Kept: id}
 		} else if id, ok := t.snapshots.find(w.Items[i].Hash); ok {
 			want[w.Items[i].Path] = disk.Source{Snapshot: id}
+			defer t.snapshots.use(id)()
 		}
 	}
 	if len(want) == 0 {

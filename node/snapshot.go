@@ -16,9 +16,13 @@ import (
 // then wait for the next one of that path, if they do not have it yet.
 const maxSnapshots = 64
 
-// maxPause is how long at most a path that gave no snapshot waits for the next try:
-// each may read and write all of it.
-const maxPause = 10 * time.Minute
+// Taking a snapshot may read and write all of the file. So a path that gave none
+// waits for the next try up to maxPause longer than for the last, and one that gave
+// one waits for pauseFor times as long as that took.
+const (
+	maxPause = 10 * time.Minute
+	pauseFor = 4
+)
 
 // moment takes a snapshot of a file that has moved for too long. It is the version
 // then, and served from staging, although the live file has gone on.
@@ -42,8 +46,9 @@ func (t *tree) moment(ctx context.Context, r *signature.Root, task replica.LookT
 		}
 		return signature.Look{}, false
 	}
-	t.log.Debug("snapshot", "path", task.Path.Quote(), "bytes", l.Sig.Size, "took", time.Since(began))
-	t.removeSnapshot(d, t.snapshots.add(task.Path, id, l.Sig.Hash))
+	took := time.Since(began)
+	t.log.Debug("snapshot", "path", task.Path.Quote(), "bytes", l.Sig.Size, "took", took)
+	t.removeSnapshot(d, t.snapshots.add(task.Path, snapshot{id: id, hash: l.Sig.Hash, took: took}))
 	return l, true
 }
 
@@ -93,12 +98,14 @@ type snapshots struct {
 	last  uint64
 	taken map[signature.Path]snapshot
 	tried map[signature.Path]time.Duration // how long it had moved then
+	users map[string]int                   // pushes under way, by snapshot
 }
 
 type snapshot struct {
 	id   string
 	seq  uint64
 	hash signature.Hash
+	took time.Duration
 }
 
 // draw names a snapshot.
@@ -110,12 +117,37 @@ func (s *snapshots) draw() string {
 }
 
 // due tells whether a path that has moved for so long is to give a snapshot. If it
-// gave none, the next try is after twice the time.
+// gave none, the next try is after twice the time. While its last one is on its way
+// to a peer there is no next one: a peer whose line is slower than the writer would
+// get one after the other, and each too late.
 func (s *snapshots) due(p signature.Path, moving time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := s.tried[p]
-	return moving >= replica.Restless && (moving < at || moving >= at+min(at, maxPause))
+	at, last := s.tried[p], s.taken[p]
+	switch {
+	case moving < max(replica.Restless, min(pauseFor*last.took, maxPause)):
+		return false
+	case s.users[last.id] > 0 && moving < maxPause:
+		return false
+	}
+	return moving < at || moving >= at+min(at, maxPause)
+}
+
+// use notes that a snapshot is pushed; what it returns, that it no longer is.
+func (s *snapshots) use(id string) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == nil {
+		s.users = map[string]int{}
+	}
+	s.users[id]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.users[id]--; s.users[id] == 0 {
+			delete(s.users, id)
+		}
+	}
 }
 
 func (s *snapshots) failed(p signature.Path, moving time.Duration) {
@@ -128,7 +160,7 @@ func (s *snapshots) failed(p signature.Path, moving time.Duration) {
 }
 
 // add remembers a snapshot and returns the one that is to go for it, if any.
-func (s *snapshots) add(p signature.Path, id string, h signature.Hash) (old string) {
+func (s *snapshots) add(p signature.Path, taken snapshot) (old string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.taken == nil {
@@ -146,7 +178,8 @@ func (s *snapshots) add(p signature.Path, id string, h signature.Hash) (old stri
 	old = s.taken[goes].id
 	delete(s.taken, goes)
 	s.last++
-	s.taken[p] = snapshot{id, s.last, h}
+	taken.seq = s.last
+	s.taken[p] = taken
 	return old
 }
 
