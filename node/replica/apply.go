@@ -123,7 +123,7 @@ func (b *batch) full(p signature.Path) bool {
 }
 
 func (b *batch) add(r signature.Record, t target) {
-	if parent, ok := r.Path.Parent(); ok && !b.folder(parent) {
+	if parent, ok := r.Path.Parent(); ok && !b.folder(parent) && !b.revive(parent) {
 		return
 	}
 	if r.Shown.Type == signature.Folder && t.Sig.Type != signature.Folder && b.full(r.Path) {
@@ -139,6 +139,18 @@ func (b *batch) add(r signature.Record, t target) {
 	if t.Sig.Linkable() && t.Form == signature.Plain {
 		b.groups[groupName(t.Version)] = len(b.tasks) - 1
 	}
+}
+
+// revive makes a folder again that was removed or replaced on a receive-only node:
+// what others change beneath it must land.
+func (b *batch) revive(p signature.Path) bool {
+	r := b.c.get(p)
+	t, ok := b.c.targetOf(r)
+	if !ok || r.Held.Form != signature.Local || t.Sig.Type != signature.Folder || b.made[p] != signature.Unknown {
+		return false
+	}
+	b.add(r, t)
+	return b.folder(p)
 }
 
 // link finds a mate that is held already, or will be by then: it gives the inode.

@@ -162,6 +162,8 @@ func (c *Core) askLooks(now time.Time, batch []signature.Path, final bool, fx *E
 		}
 		r := c.get(p)
 		if c.ignored(r) {
+			c.forget(p)
+			delete(c.moving, p)
 			continue
 		}
 		c.gen++
@@ -257,9 +259,7 @@ func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Lo
 		r.Mark = l.Mark
 		c.ix.Put(r)
 		c.count.EchoesSuppressed++
-		if !l.Mark.Settled() {
-			c.soil(p, now.Add(2*signature.Tick))
-		}
+		c.lookAgain(now, p, l.Mark)
 		return
 	}
 	if l.Sig.Type == signature.Folder && r.Shown.Type != signature.Folder {
@@ -269,8 +269,18 @@ func (c *Core) found(now time.Time, s Seen, seen map[signature.Path]signature.Lo
 		c.vanishBeneath(now, p, s.Task.gen, fx)
 	}
 	c.mint(now, r, l, sig, fx)
-	if !l.Mark.Settled() {
-		// A second change within the same tick would not show in ctime.
+	c.lookAgain(now, p, l.Mark)
+}
+
+// ahead is how far a ctime lies in the future that a clock gave before it was put
+// back, and not a change while the look began.
+const ahead = 2 * time.Second
+
+// lookAgain asks for another look at what was seen within a tick of its change: a
+// second change within the same tick would not show in ctime. Where ctime lies ahead,
+// any change shows, and no number of looks would settle it: scans do what is left.
+func (c *Core) lookAgain(now time.Time, p signature.Path, m signature.StatMark) {
+	if !m.Settled() && m.CTime < m.Looked+int64(ahead) {
 		c.soil(p, now.Add(2*signature.Tick))
 	}
 }

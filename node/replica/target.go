@@ -57,6 +57,7 @@ func (c *Core) review(p signature.Path) {
 	}
 	if c.ignored(r) {
 		delete(c.conflicts, p)
+		c.forget(p)
 		return
 	}
 	if len(distinct(r.Listed)) > 1 {
@@ -79,12 +80,17 @@ func (c *Core) review(p signature.Path) {
 		c.ix.Put(r)
 	}
 	if !ok || holds(r, t) {
-		delete(c.retry, p)
-		delete(c.noLocal, p)
-		delete(c.notHere, p)
+		c.forget(p)
 		return
 	}
 	c.pend(p, r, t)
+}
+
+// forget forgets why a path could not land.
+func (c *Core) forget(p signature.Path) {
+	delete(c.retry, p)
+	delete(c.noLocal, p)
+	delete(c.notHere, p)
 }
 
 // A pend is what is asked of a pending path at every step, so that the index need
