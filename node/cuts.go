@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/clsync/clsync/node/replica"
@@ -18,8 +19,8 @@ import (
 func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 	switch {
 	case in.up:
-		serving := new(int)
-		if old := t.sessions[in.from]; old != nil {
+		old, serving := t.sessions[in.from], new(int)
+		if old != nil {
 			serving = old.serving
 		}
 		t.endSession(in.from)
@@ -27,6 +28,9 @@ func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 		h := t.head()
 		h.Begin = true
 		t.send(in.from, message.TypeHead, h.Encode())
+		if old != nil { // no cut may go before the peer has sent its head again
+			return replica.PeerDown{ID: in.from}
+		}
 		return nil
 	case in.down:
 		if t.sessions[in.from] == nil {
@@ -50,8 +54,8 @@ func (t *tree) inbound(ctx context.Context, in inbound) replica.Event {
 
 func (t *tree) endSession(id signature.NodeID) {
 	if s := t.sessions[id]; s != nil {
-		if s.cancel != nil {
-			s.cancel()
+		if s.stream != nil {
+			s.stream.stop()
 		}
 		delete(t.sessions, id)
 		t.fetches.abandon(id)
@@ -247,7 +251,6 @@ func (t *tree) sendCut(ctx context.Context, c replica.CutOut) {
 	s.nextCut++
 	id := s.nextCut
 	s.sending = id
-	ctx, s.cancel = context.WithCancel(ctx)
 	// A small one goes at once, if there is room. One that must wait, or be cut into
 	// pages first, is not the tree's goroutine's to send.
 	var late []byte
@@ -267,6 +270,8 @@ func (t *tree) sendCut(ctx context.Context, c replica.CutOut) {
 			return
 		}
 	}
+	st := &cutStream{}
+	s.stream = st
 	t.background.Go(func() error {
 		skip := late // pages before it have gone
 		err := message.Pages(t.name, id, c.Cut.Listings, c.Cut.Knowledge, func(b []byte) error {
@@ -274,34 +279,52 @@ func (t *tree) sendCut(ctx context.Context, c replica.CutOut) {
 				return nil
 			}
 			skip = nil
-			return t.sendPatiently(ctx, c.To, message.TypeCut, b)
+			return t.sendPatiently(ctx, func() error {
+				return st.send(func() error { return t.node.hub.Send(c.To, message.TypeCut, b) })
+			})
 		})
-		if err != nil {
-			t.gaveUp(ctx, c.To, id)
+		// A broken-off cut counts for nothing; the next session begins with another
+		// one. If this session has ended already, that is not the peer's fault.
+		if err != nil && !errors.Is(err, session.ErrGone) && ctx.Err() == nil {
+			t.node.hub.Drop(c.To, fmt.Errorf("cut %d of tree %s could not be sent: %w", id, t.name, err))
 		}
 		return nil
 	})
+}
+
+// A cutStream is a cut on its way to a peer: after stop no page of it goes out, not
+// even one behind the head that begins the tree anew.
+type cutStream struct {
+	mu      sync.Mutex
+	stopped bool
+}
+
+func (s *cutStream) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+}
+
+func (s *cutStream) send(page func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return session.ErrGone
+	}
+	return page()
 }
 
 // smallCut is the number of listings up to which a cut is sent by the tree's
 // goroutine.
 const smallCut = 1000
 
-// gaveUp ends the session in which a cut could not be sent in whole. A broken-off
-// cut counts for nothing; the next session begins with another one.
-func (t *tree) gaveUp(ctx context.Context, id signature.NodeID, cut uint64) {
-	if ctx.Err() == nil {
-		t.node.hub.Drop(id, fmt.Errorf("cut %d of tree %s could not be sent", cut, t.name))
-	}
-}
-
 // sendPatiently waits for room in the peer's queue, up to half a minute.
-func (t *tree) sendPatiently(ctx context.Context, id signature.NodeID, typ byte, payload []byte) error {
+func (t *tree) sendPatiently(ctx context.Context, send func() error) error {
 	for start := time.Now(); ; {
 		if ctx.Err() != nil {
-			return ctx.Err() // a page of a cut that was given up may not follow the next head
+			return ctx.Err()
 		}
-		err := t.node.hub.Send(id, typ, payload)
+		err := send()
 		if !errors.Is(err, session.ErrFull) || time.Since(start) > 30*time.Second {
 			return err
 		}

@@ -151,8 +151,11 @@ func (t *tree) lookOne(ctx context.Context, task replica.LookTask) {
 func (t *tree) look(ctx context.Context, r *signature.Root, task replica.LookTask, large bool) (s replica.Seen, big bool) {
 	s.Task = task
 	s.Look.Path = task.Path
-	if st, ok := stat(r, task.Path); ok && st.Size >= bigLook && !st.Same(task.Mark) {
-		if rest := t.rest(st); rest > 0 {
+	st, ok := stat(r, task.Path)
+	same := st.Same(task.Mark)
+	// A mark that is young proves nothing: all of it is read then as well.
+	if ok && st.Size >= bigLook && !(same && task.Mark.Settled()) {
+		if rest := t.rest(st); rest > 0 && !same {
 			s.Later = rest
 			switch {
 			case task.Moving < time.Duration(t.cfg.Load().BigDelay) || !t.snapshots.due(task.Path, task.Moving):
@@ -188,15 +191,16 @@ func (t *tree) look(ctx context.Context, r *signature.Root, task replica.LookTas
 	return s, false
 }
 
-// rest says for how long a big file must still lie still before it is looked at.
+// rest says for how long a big file must still lie still before it is looked at. Its
+// mtime may be anything; a ctime that lies ahead is of a clock that was put back.
 func (t *tree) rest(st signature.StatMark) time.Duration {
 	c := t.cfg.Load()
 	delay := time.Duration(c.BigDelay)
-	rest := delay - time.Duration(time.Now().UnixNano()-max(st.CTime, st.MTime))
-	if st.Size < int64(c.BigSize) || rest <= 0 {
+	rest := delay - time.Duration(time.Now().UnixNano()-st.CTime)
+	if st.Size < int64(c.BigSize) || rest <= 0 || rest > delay {
 		return 0
 	}
-	return max(min(rest, delay), 10*time.Millisecond)
+	return max(rest, 10*time.Millisecond)
 }
 
 // scanAll walks where the core asks for, folder by folder, and pauses while much is

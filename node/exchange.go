@@ -67,6 +67,20 @@ func (f *fetches) get(from signature.NodeID, batch uint64) *receiving {
 	return nil
 }
 
+// begin lets the numbers of batches go on from an earlier run of the tree: what a
+// peer still sends of that one is not taken for this one's.
+func (f *fetches) begin(last uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = last
+}
+
+func (f *fetches) latest() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
 // asked tells whether a peer may take a batch for one that was asked of it: also one
 // that was given up meanwhile.
 func (f *fetches) asked(from signature.NodeID, batch uint64) bool {
@@ -116,7 +130,8 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 	for i, it := range task.Items {
 		items[i] = replica.FetchedItem{FetchItem: it, Outcome: replica.Failed}
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	run := ctx
+	ctx, cancel := context.WithCancel(run) // until the session ends
 	defer cancel()
 	var lane rsync.Lane
 	var err error
@@ -135,7 +150,8 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 	for _, it := range task.Items {
 		w.Items = append(w.Items, message.Item{Path: it.Path, Dot: it.Dot, Hash: it.Hash, Size: it.Size})
 	}
-	if err := t.sendPatiently(ctx, task.From, message.TypeWant, w.Encode()); err != nil {
+	frame := w.Encode()
+	if err := t.sendPatiently(ctx, func() error { return t.node.hub.Send(task.From, message.TypeWant, frame) }); err != nil {
 		return items
 	}
 	d, answered := r.wait(ctx, cancel)
@@ -150,8 +166,8 @@ func (t *tree) receive(ctx context.Context, task replica.FetchTask, r *receiving
 		t.node.rogue(task.From, fmt.Errorf("tree %s: %w: %d answers to %d wants", t.name, ErrProtocol, len(d.Answers), len(items)))
 		return items
 	}
-	ctx = context.WithoutCancel(ctx) // what is here is verified, whatever happens to the session
-	t.root.with(ctx, func(root *signature.Root) { t.verify(ctx, root, task, d.Answers, items) })
+	// What is here is verified, whatever happens to the session.
+	t.root.with(run, func(root *signature.Root) { t.verify(run, root, task, d.Answers, items) })
 	return items
 }
 
@@ -357,7 +373,8 @@ func (t *tree) serve(ctx context.Context, from signature.NodeID, w message.Want,
 	*s.serving++
 	t.background.Go(func() error {
 		t.push(ctx, from, w, answers, marks)
-		err := t.sendPatiently(ctx, from, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
+		done := message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode()
+		err := t.sendPatiently(ctx, func() error { return t.node.hub.Send(from, message.TypeDone, done) })
 		if err != nil && !errors.Is(err, session.ErrGone) && ctx.Err() == nil {
 			t.node.hub.Drop(from, fmt.Errorf("answer a want: %w", err))
 		}

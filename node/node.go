@@ -45,6 +45,7 @@ type Node struct {
 	trees   map[string]*slot
 	peers   map[signature.NodeID]*peerState
 	refused map[string]*refusal
+	batches map[string]uint64  // the latest of each tree
 	run     func(*config.Tree) // starts a tree; set while the node runs
 }
 
@@ -79,6 +80,7 @@ func New(c *config.Config, log *slog.Logger, release string) (*Node, error) {
 	n := &Node{
 		log: log, name: c.Name, cfg: c, release: release, started: time.Now(),
 		trees: map[string]*slot{}, peers: map[signature.NodeID]*peerState{}, refused: map[string]*refusal{},
+		batches: map[string]uint64{},
 	}
 	var err error
 	if n.program, err = os.Executable(); err != nil {
@@ -227,6 +229,7 @@ func (n *Node) startTree(ctx context.Context, c *config.Tree, wg *sync.WaitGroup
 		for ctx.Err() == nil {
 			n.mu.Lock()
 			t := newTree(n, s.cfg)
+			t.fetches.begin(n.batches[c.Name])
 			s.tree = t
 			var here []signature.NodeID
 			for id, p := range n.peers {
@@ -241,6 +244,7 @@ func (n *Node) startTree(ctx context.Context, c *config.Tree, wg *sync.WaitGroup
 			err := t.run(ctx)
 			n.mu.Lock()
 			s.tree, s.err = nil, err
+			n.batches[c.Name] = t.fetches.latest()
 			n.mu.Unlock()
 			if ctx.Err() != nil {
 				if err != nil && !errors.Is(err, context.Canceled) {

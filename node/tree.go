@@ -78,8 +78,8 @@ type inbound struct {
 type peerSession struct {
 	open    bool // the peer has sent its head: it has the tree
 	nextCut uint64
-	sending uint64 // the cut under way, 0 if none
-	cancel  context.CancelFunc
+	sending uint64              // the cut under way, 0 if none
+	stream  *cutStream          // the cut that is sent in the background, if any was
 	known   signature.Knowledge // as the peer's last head says
 	taking  *cutIn
 	held    *heldCut
@@ -161,7 +161,7 @@ func (t *tree) openIndex(ctx context.Context) error {
 	t.core = replica.New(replica.Config{
 		Self: t.actor, ReceiveOnly: t.cfg.Load().ReceiveOnly, Delay: time.Duration(t.cfg.Load().Delay),
 		Ignored: t.ignored,
-	}, t.store, replica.Start{Seq: meta.Reserved, Knowledge: meta.Knowledge, Ledger: ledger})
+	}, t.store, replica.Start{Seq: meta.Reserved, Knowledge: meta.Knowledge, Ledger: ledger, Batch: t.fetches.latest()})
 	t.log.Info("index", "state", found.State.String(), "continued", found.Continuous, "actor", t.actor.String(), "paths", t.store.Len())
 	return t.store.Err()
 }
@@ -169,7 +169,11 @@ func (t *tree) openIndex(ctx context.Context) error {
 // run runs the tree until ctx ends. The index is closed in order.
 func (t *tree) run(ctx context.Context) (err error) {
 	if err := t.openIndex(ctx); err != nil {
-		return fmt.Errorf("tree %s: %w", t.name, err)
+		err = fmt.Errorf("tree %s: %w", t.name, err)
+		if t.store != nil { // its lock would keep the next run out
+			err = errors.Join(err, t.store.Close())
+		}
+		return err
 	}
 	t.opened.Store(true)
 	defer func() { err = errors.Join(err, t.store.Close()) }()

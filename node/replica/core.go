@@ -39,6 +39,7 @@ type Start struct {
 	Seq       uint64 // the highest that may have been used
 	Knowledge signature.Knowledge
 	Ledger    []LedgerEntry
+	Batch     uint64 // the latest that an earlier Core has asked for
 }
 
 // Counters count since the Core was made.
@@ -134,7 +135,7 @@ func New(cfg Config, ix Index, s Start) *Core {
 		cfg.Ignored = func(signature.Path, bool) bool { return false }
 	}
 	c := &Core{
-		cfg: cfg, ix: ix, seq: s.Seq, knowledge: s.Knowledge.Clone(),
+		cfg: cfg, ix: ix, seq: s.Seq, knowledge: s.Knowledge.Clone(), nextBatch: s.Batch,
 		ledger:    map[signature.Path]LedgerEntry{},
 		shaken:    map[signature.Path]bool{},
 		peers:     map[signature.NodeID]*peer{},
