@@ -41,7 +41,7 @@ lint:
 # The packages by themselves.
 .PHONY: unit
 unit:
-	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -timeout 8m $$(go list ./... | grep -v -e /test/e2e -e /test/cluster)
+	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -timeout 15m $$(go list ./... | grep -v -e /test/e2e -e /test/cluster)
 
 # Every decoder and matcher, with new inputs beside the kept ones.
 .PHONY: fuzz
@@ -51,7 +51,7 @@ fuzz:
 # Real daemons in namespaces. They are built by the tests, so results are never cached.
 .PHONY: e2e
 e2e:
-	CGO_ENABLED=0 go test -count=1 -parallel $(or $(E2E_PARALLEL),4) -timeout 12m $(E2E)
+	CGO_ENABLED=0 go test -count=1 -parallel $(or $(E2E_PARALLEL),4) -timeout 25m $(E2E)
 
 .PHONY: bench
 bench:
