@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clsync/clsync/test/cluster"
+	"github.com/clsync/clsync/test/load"
 )
 
 // TestNeverAtRest_I4_I12 appends to a log every 200 µs, so that it never lies still
@@ -89,4 +90,68 @@ func TestNeverAtRest_I4_I12(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEditOfNeverAtRest_I2 replaces on b what a never stops to write: a's program
+// keeps its file, and both states are kept.
+func TestEditOfNeverAtRest_I2(t *testing.T) {
+	t.Parallel()
+	c := connected(t, cluster.Options{})
+	a, b := c.Nodes[0], c.Nodes[1]
+	var wrote strings.Builder
+	wrote.WriteString(strings.Repeat("so much was there before the first line\n", 1<<20))
+	must(t, put(a, "log", wrote.String()))
+	c.WaitIdentical(wait)
+	log, err := os.OpenFile(a.Path("log"), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	defer log.Close()
+	before, err := log.Stat()
+	must(t, err)
+	stop := make(chan struct{})
+	var g errgroup.Group
+	g.Go(func() error {
+		tick := time.NewTicker(200 * time.Microsecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return nil
+			case <-tick.C:
+			}
+			line := fmt.Sprintf("line %d\n", i)
+			wrote.WriteString(line)
+			if _, err := log.WriteString(line); err != nil {
+				return err
+			}
+		}
+	})
+	longer := func(what string) {
+		t.Helper()
+		c.Until(what, wait, func() string {
+			st, err := os.Stat(b.Path("log"))
+			switch {
+			case err != nil:
+				return err.Error()
+			case st.Size() <= before.Size():
+				return fmt.Sprintf("b shows %d bytes", st.Size())
+			}
+			return ""
+		})
+	}
+	longer("a moment on b")
+	const edit = "b's own\n"
+	must(t, put(b, "log", edit))
+	longer("a later moment on b")
+	close(stop)
+	must(t, g.Wait())
+	c.WaitIdentical(wait)
+	after, err := os.Stat(a.Path("log"))
+	must(t, err)
+	if !os.SameFile(before, after) || read(t, a.Path("log")) != wrote.String() {
+		t.Errorf("a shows %d bytes in inode %d; %d bytes were written to inode %d", after.Size(), inode(after), wrote.Len(), inode(before))
+	}
+	var h load.History
+	h.Add(load.Write{Node: "b", Path: "log", Sum: load.SumOf([]byte(edit))})
+	nothingLost(t, c, &h)
+	c.AssertNoStaging()
 }
