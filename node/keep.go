@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -69,25 +70,38 @@ func (t *tree) keep(ctx context.Context, task replica.StoreTask) {
 	t.post(ctx, replica.Stored{Task: task, OK: err == nil})
 }
 
-// askKept answers whether the conflict store has a content.
+// askKept answers whether the conflict store has a content. What it has is remembered;
+// only that it is still there is asked of the disk: after a partition there are as many
+// questions as there are entries.
 func (t *tree) askKept(ctx context.Context, task replica.StoreTask) {
-	var found bool
-	var err error
-	ok := t.root.with(ctx, func(r *signature.Root) {
-		var d *disk.Tree
-		if d, err = t.openDisk(r); err != nil {
+	found := false
+	for id, ok := t.kept.find(task.Version.Sig.Hash); ok; id, ok = t.kept.find(task.Version.Sig.Hash) {
+		var err error
+		if !t.root.with(ctx, func(r *signature.Root) { err = t.stillKept(r, id) }) {
 			return
 		}
-		defer d.Close()
-		_, found, err = d.FindContent(task.Version.Sig.Hash)
-	})
-	if !ok {
-		return
+		if found = err == nil; found {
+			break
+		}
+		if !errors.Is(err, disk.ErrNoConflict) {
+			t.log.Warn("conflict store cannot be read; its content is fetched", "path", task.Path.Quote(), "err", err)
+			break
+		}
+		// An operator has taken it away; another entry may have the same content.
+		t.kept.remove(id, task.Version.Sig.Hash)
+		t.findKept(ctx)
 	}
+	t.post(ctx, replica.Stored{Task: task, OK: found})
+}
+
+func (t *tree) stillKept(r *signature.Root, id string) error {
+	d, err := t.openDisk(r)
 	if err != nil {
-		t.log.Warn("conflict store cannot be read; its content is fetched", "path", task.Path.Quote(), "err", err)
+		return err
 	}
-	t.post(ctx, replica.Stored{Task: task, OK: found && err == nil})
+	defer d.Close()
+	_, err = d.Conflict(id)
+	return err
 }
 
 // release removes a batch of which nothing is needed any more.
@@ -168,6 +182,16 @@ func (k *keptStates) find(h signature.Hash) (id string, ok bool) {
 	defer k.mu.Unlock()
 	id, ok = k.files[h]
 	return id, ok
+}
+
+// remove forgets what an operator has taken away.
+func (k *keptStates) remove(id string, h signature.Hash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.states, id)
+	if k.files[h] == id {
+		delete(k.files, h)
+	}
 }
 
 func (k *keptStates) count() int64 {

@@ -202,21 +202,6 @@ func (t *Tree) OpenConflict(id string) (*os.File, error) {
 	return f, nil
 }
 
-// FindContent returns a kept file with that content, if there is one. The
-// description says so; who serves it is verified by the receiver like any other.
-func (t *Tree) FindContent(h signature.Hash) (Conflict, bool, error) {
-	all, err := t.Conflicts()
-	if err != nil {
-		return Conflict{}, false, fmt.Errorf("find content %s: %w", h, err)
-	}
-	for _, c := range all {
-		if c.Sig.Type == signature.File && c.Sig.Hash == h {
-			return c, true, nil
-		}
-	}
-	return Conflict{}, false, nil
-}
-
 // RemoveConflict drops an entry for good.
 func (t *Tree) RemoveConflict(id string) error {
 	kase, name, err := splitID(id)

@@ -104,7 +104,7 @@ func (t *Tree) Serve(id string, want map[signature.Path]Source) (*Serving, map[s
 	found := map[signature.Path]bool{}
 	for p, from := range want {
 		err := t.linkFrom(id, p, from)
-		if signature.IsAbsent(err) {
+		if signature.IsAbsent(err) || errors.Is(err, ErrNoConflict) {
 			continue // an operator has removed it, or a later snapshot has taken its place
 		}
 		if err != nil {

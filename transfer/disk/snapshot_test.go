@@ -220,7 +220,7 @@ func TestServeSnapshot(t *testing.T) {
 		b.write("d.log", "moment")
 		b.snapshot("s1", "d.log")
 		b.write("d.log", "moment and more")
-		want := map[signature.Path]Source{"d/d.log": {Snapshot: "s1"}, "other": {Snapshot: "s2"}}
+		want := map[signature.Path]Source{"d/d.log": {Snapshot: "s1"}, "other": {Snapshot: "s2"}, "removed": {Kept: "case/entry"}}
 		s, found, err := b.tree.Serve("serve", want)
 		must(t, err)
 		if len(found) != 1 || !found["d/d.log"] {
