@@ -218,7 +218,7 @@ func (t *tree) neverMade(k signature.Knowledge) error {
 
 func (t *tree) ack(id signature.NodeID) {
 	if s := t.sessions[id]; s != nil {
-		t.send(id, message.TypeAck, message.Ack{Tree: t.name, Cut: s.acks}.Encode())
+		t.sendSoon(id, s, message.TypeAck, message.Ack{Tree: t.name, Cut: s.acks}.Encode())
 	}
 }
 
@@ -226,14 +226,28 @@ func (t *tree) ack(id signature.NodeID) {
 func (t *tree) sendHeads() {
 	h := t.head()
 	frame := h.Encode()
-	for id := range t.sessions {
-		t.send(id, message.TypeHead, frame)
+	for id, s := range t.sessions {
+		t.sendSoon(id, s, message.TypeHead, frame)
 	}
 	t.node.announce(t.name, h)
 }
 
-// send sends a small frame. A peer that takes nothing is dropped: what it missed,
-// it gets at its next session.
+// sendSoon sends a small frame, now or once there is room for it: a cut on its way
+// may fill the peer's queue for as long as it takes.
+func (t *tree) sendSoon(id signature.NodeID, s *peerSession, typ byte, payload []byte) {
+	s.outbox.put(typ, payload)
+	t.flush(id, s)
+}
+
+func (t *tree) flush(id signature.NodeID, s *peerSession) {
+	err := s.outbox.flush(time.Now(), func(typ byte, payload []byte) error { return t.node.hub.Send(id, typ, payload) })
+	if err != nil {
+		t.node.hub.Drop(id, fmt.Errorf("send to peer: %w", err))
+	}
+}
+
+// send sends the head that begins a tree, which nothing may overtake. A peer that takes
+// nothing is dropped: what it missed, it gets at its next session.
 func (t *tree) send(id signature.NodeID, typ byte, payload []byte) {
 	switch err := t.node.hub.Send(id, typ, payload); {
 	case err == nil, errors.Is(err, session.ErrGone):

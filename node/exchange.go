@@ -367,7 +367,7 @@ func (t *tree) serve(ctx context.Context, from signature.NodeID, w message.Want,
 		for i := range answers {
 			answers[i] = message.Failed
 		}
-		t.send(from, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
+		t.sendSoon(from, s, message.TypeDone, message.Done{Tree: t.name, Batch: w.Batch, Answers: answers}.Encode())
 		return
 	}
 	*s.serving++

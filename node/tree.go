@@ -85,6 +85,7 @@ type peerSession struct {
 	held    *heldCut
 	acks    uint64 // the cut of the peer to be acked
 	serving *int   // wants that are served; outlives a beginning of the tree anew
+	outbox  outbox
 	begins  int
 	rogue   bool // it broke the protocol; nothing more of it is looked at
 }
@@ -247,6 +248,9 @@ func (t *tree) loop(ctx context.Context) error {
 			if wake, err = t.step(ctx, ev); err != nil {
 				return err
 			}
+		}
+		for id, s := range t.sessions {
+			t.flush(id, s)
 		}
 		d := time.Second
 		if !wake.IsZero() {
