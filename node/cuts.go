@@ -95,6 +95,13 @@ func (t *tree) decode(ctx context.Context, in inbound, s *peerSession) (replica.
 		return replica.HeadIn{ID: in.from, Known: h.Known, Landed: h.Landed}, nil
 	case message.TypeCut:
 		return t.takePage(in, s)
+	case message.TypeClose:
+		if _, err := message.DecodeClose(in.payload); err != nil {
+			return nil, err
+		}
+		t.endSession(in.from)
+		t.sessions[in.from] = &peerSession{begins: s.begins, serving: s.serving}
+		return replica.PeerDown{ID: in.from}, nil
 	case message.TypeAck:
 		a, err := message.DecodeAck(in.payload)
 		if err == nil && a.Cut > s.nextCut {

@@ -214,18 +214,30 @@ func (t *tree) scanAll(ctx context.Context) error {
 		case from = <-t.scans:
 		}
 		t.counts.scans.Add(1)
-		ok := t.root.with(ctx, func(r *signature.Root) { t.scan(ctx, r, from) })
+		var err error
+		ok := t.root.with(ctx, func(r *signature.Root) { err = t.scan(ctx, r, from) })
 		if !ok {
 			return nil
 		}
 		t.post(ctx, replica.ScanDone{Path: from})
-		if from == "" {
+		switch {
+		case err == nil && from == "":
 			t.ready.Store(true)
+		case err != nil && ctx.Err() == nil:
+			t.log.Warn("scan ended early; it is tried again", "path", from.Quote(), "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(scanRetry):
+			}
+			t.post(ctx, replica.Hinted{Paths: []signature.Path{from}, Deep: true})
 		}
 	}
 }
 
-func (t *tree) scan(ctx context.Context, r *signature.Root, from signature.Path) {
+// scanRetry is how long a scan rests that ended early: no descriptors, a bad disk.
+const scanRetry = 5 * time.Second
+
+func (t *tree) scan(ctx context.Context, r *signature.Root, from signature.Path) error {
 	s := scanner{t: t, ctx: ctx}
 	if from == "" {
 		s.open("")
@@ -236,9 +248,10 @@ func (t *tree) scan(ctx context.Context, r *signature.Root, from signature.Path)
 	for len(s.folders) > 0 {
 		s.closeLast(err == nil)
 	}
-	if err != nil && ctx.Err() == nil && !signature.IsAbsent(err) {
-		t.log.Warn("scan ended early; it is tried again", "path", from.Quote(), "err", err)
+	if signature.IsAbsent(err) {
+		return nil // the look at it says so
 	}
+	return err
 }
 
 // A scanner collects what a walk names, folder by folder.

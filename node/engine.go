@@ -13,7 +13,9 @@ import (
 	"github.com/clsync/clsync/node/replica"
 	"github.com/clsync/clsync/node/restore"
 	"github.com/clsync/clsync/signature"
+	"github.com/clsync/clsync/transfer/message"
 	"github.com/clsync/clsync/transfer/rsync"
+	"github.com/clsync/clsync/transfer/session"
 	"github.com/clsync/clsync/transfer/trust"
 )
 
@@ -327,6 +329,14 @@ func (n *Node) Reload(ctx context.Context, c *config.Config) error {
 		case <-s.done:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+	for _, s := range gone {
+		for _, p := range n.hub.Peers() {
+			err := n.hub.Send(p.ID, message.TypeClose, message.Close{Tree: s.cfg.Name}.Encode())
+			if err != nil && !errors.Is(err, session.ErrGone) {
+				n.hub.Drop(p.ID, fmt.Errorf("tell of a tree taken out: %w", err))
+			}
 		}
 	}
 	for _, t := range changed {

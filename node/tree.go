@@ -261,13 +261,13 @@ func (t *tree) loop(ctx context.Context) error {
 }
 
 // last writes what still waits, at the end.
-func (t *tree) last() error {
-	t.store.ClearLedger(nil)
-	return t.commit()
-}
+func (t *tree) last() error { return t.commit() }
 
 func (t *tree) step(ctx context.Context, ev replica.Event) (time.Time, error) {
 	now := time.Now()
+	if t.ready.Load() && t.lastScan.IsZero() {
+		t.lastScan = now // the first one has just ended
+	}
 	if _, ok := ev.(replica.Tick); ok && t.ready.Load() && now.Sub(t.lastScan) > time.Duration(t.cfg.Load().ScanInterval) {
 		t.lastScan = now
 		ev = replica.Hinted{Paths: []signature.Path{""}, Deep: true}

@@ -42,8 +42,8 @@ func (s *Status) problem(format string, args ...any) {
 func (t Tree) problems() (ps []string) {
 	say := func(format string, args ...any) { ps = append(ps, "Tree "+t.Name+" "+fmt.Sprintf(format, args...)) }
 	if t.State == Stopped {
-		say("is stopped%s. Nothing is deleted anywhere meanwhile. It goes on by itself when %s is as it was",
-			because(t.Reason), Escape(t.Path))
+		say("is stopped%s. Nothing is deleted anywhere meanwhile. It goes on by itself as soon as that is mended",
+			because(t.Reason))
 	}
 	if n := len(t.Blocked); n > 0 {
 		say("has %s that cannot land here, the first %s: %s. All else goes on; clsync retries", count(n, "path"), Escape(t.Blocked[0].Path), t.Blocked[0].Reason)

@@ -25,19 +25,6 @@ func (c *Core) Serves(p signature.Path, h signature.Hash) (signature.StatMark, b
 	return r.Mark, true
 }
 
-// Elsewhere names another path that shows the content.
-func (c *Core) Elsewhere(h signature.Hash) (signature.Path, signature.StatMark, bool) {
-	var at signature.Path
-	var mark signature.StatMark
-	c.ix.ByHash(h, func(q signature.Path) bool {
-		if r, ok := c.ix.Get(q); ok && r.Shown.Type == signature.File && !c.applying[q] {
-			at, mark = q, r.Mark
-		}
-		return at == ""
-	})
-	return at, mark, at != ""
-}
-
 // A Stuck path is one that cannot land, or not be read, and why.
 type Stuck struct {
 	Path  signature.Path

@@ -18,11 +18,12 @@ const Version = 1
 
 // Types of frames on a session.
 const (
-	TypeHead byte = 1
-	TypeCut  byte = 2
-	TypeAck  byte = 3
-	TypeWant byte = 4
-	TypeDone byte = 5
+	TypeHead  byte = 1
+	TypeCut   byte = 2
+	TypeAck   byte = 3
+	TypeWant  byte = 4
+	TypeDone  byte = 5
+	TypeClose byte = 6
 )
 
 // Bounds of what one message holds.
@@ -141,6 +142,26 @@ func DecodeHead(b []byte) (Head, error) {
 	h.ReceiveOnly = r.Bool()
 	h.Begin = r.Bool()
 	return h, r.Err()
+}
+
+// Close says that the sender has taken out a tree: as at the end of the session, as
+// far as that tree is concerned.
+type Close struct{ Tree string }
+
+// Encode writes a close.
+func (c Close) Encode() []byte {
+	w := wire.NewWriter()
+	w.Array(1)
+	writeTree(w, c.Tree)
+	return w.Frame()
+}
+
+// DecodeClose reads a close.
+func DecodeClose(b []byte) (Close, error) {
+	r := wire.NewReader(b)
+	r.Tuple(1)
+	c := Close{Tree: readTree(r)}
+	return c, r.Err()
 }
 
 // Pages cuts a cut into pages that fit into frames and hands them out one by one.
