@@ -40,6 +40,7 @@ type Tree struct {
 	Unreadable    []Block  `json:"unreadable"`
 	Counters      Counters `json:"counters"`
 	Peers         []Lag    `json:"peers"`
+	Undecided     int64    `json:"undecided"`
 }
 
 // Running is the state of a tree that does its work.
