@@ -107,6 +107,7 @@ type Core struct {
 type refusedContent struct {
 	hash  signature.Hash
 	until time.Time
+	tries int
 }
 
 type heat struct {

@@ -15,7 +15,12 @@ type fetch struct {
 	items []FetchItem
 }
 
-const notHereWait = 2 * time.Second
+// A peer that does not have a content may have it in a moment: it is displacing it,
+// or a look at it is due. It is asked again after notHereMin, then less and less often.
+const (
+	notHereMin = 50 * time.Millisecond
+	notHereMax = 5 * time.Second
+)
 
 // planFetch asks peers for contents that this disk has nowhere.
 func (c *Core) planFetch(now time.Time, fx *Effects, wake *wakeup) {
@@ -212,9 +217,13 @@ func (c *Core) fetched(now time.Time, ev Fetched) {
 				m = map[signature.NodeID]refusedContent{}
 				c.notHere[it.Path] = m
 			}
-			m[f.from] = refusedContent{it.Hash, now.Add(notHereWait)}
+			no := refusedContent{hash: it.Hash}
+			if was := m[f.from]; was.hash == it.Hash {
+				no.tries = was.tries + 1
+			}
+			no.until = now.Add(min(notHereMin<<min(no.tries, 8), notHereMax))
+			m[f.from] = no
 			if it.Outcome == Failed {
-				m[f.from] = refusedContent{it.Hash, now.Add(notHereWait / 4)}
 				if it.Err != nil && c.pending[it.Path] != nil {
 					c.setRetry(now, it.Path, Blocked, "cannot be received", it.Err, 0)
 				}
