@@ -31,7 +31,9 @@ const (
 	goneWait   = 30 * time.Second      // what vanished rests at most so long,
 	goneRest   = 10 * time.Millisecond // and at least so long
 	goneCrowd  = 128                   // paths to be looked at, above which a folder is being gone through
-	hotMax     = 2 * time.Second
+	hotMax     = 2 * time.Second       // a path that keeps changing is looked at no less often
+	hotCalm    = 150 * time.Millisecond
+	hotHits    = 4
 )
 
 // Start is what a Core goes on from.
@@ -111,8 +113,9 @@ type refusedContent struct {
 }
 
 type heat struct {
-	last  time.Time
+	last  time.Time // when it was minted
 	delay time.Duration
+	hits  int // times it was to be looked at since
 }
 
 type retryState struct {

@@ -40,6 +40,8 @@ func (c *Core) soil(p signature.Path, at time.Time) {
 		if cool := h.last.Add(h.delay); cool.After(at) {
 			at = cool
 		}
+		h.hits++
+		c.hot[p] = h
 	}
 	if old, ok := c.dirty[p]; !ok || at.Before(old) {
 		c.dirty[p] = at
@@ -494,11 +496,15 @@ func asShown(sig, shown, held signature.Signature) signature.Signature {
 func (c *Core) warm(now time.Time, p signature.Path) {
 	h := c.hot[p]
 	if !h.last.IsZero() && now.Sub(h.last) < 2*h.delay+100*time.Millisecond {
-		h.delay = min(max(2*h.delay, 10*time.Millisecond), hotMax)
+		// Beyond hotCalm only for one that changed again and again meanwhile: not
+		// for somebody who waits for each change to arrive before the next.
+		if h.delay < hotCalm || h.hits >= hotHits {
+			h.delay = min(max(2*h.delay, 10*time.Millisecond), hotMax)
+		}
 	} else {
 		h.delay = 0
 	}
-	h.last = now
+	h.last, h.hits = now, 0
 	c.hot[p] = h
 	if len(c.hot) > 1<<14 {
 		for q, h := range c.hot {
