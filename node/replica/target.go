@@ -74,11 +74,6 @@ func (c *Core) review(p signature.Path) {
 			return
 		}
 	}
-	if ok && r.Held.Form == signature.Nothing && t.Sig.Type == signature.Absent && !r.Shown.Exists() {
-		// Nothing was ever here, and nothing shall be: held without a look.
-		r.Held = signature.Held{Version: t.Version, Form: t.Form}
-		c.ix.Put(r)
-	}
 	if !ok || holds(r, t) {
 		c.forget(p)
 		return
